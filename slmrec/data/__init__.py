@@ -1,0 +1,1 @@
+"""Raw reviews to sequences, leave-one-out views, candidates and batches."""

@@ -1,0 +1,59 @@
+"""Rows of a split as torch batches without any padding: each encoder lays them out as it needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from slmrec.data.dataset import SequenceDataset
+
+Batch = dict[str, torch.Tensor]
+
+
+class SplitRows(torch.utils.data.Dataset):
+    """The users of one split. An element is a row number; `collate` turns row numbers into a batch.
+
+    A batch holds, for B rows with T history items in all:
+        users: int64 [B].
+        history: int64 [T], the rows' histories back to back, oldest item first, at most `max_length` of the latest items each.
+        lengths: int64 [B].
+        targets: int64 [B], the item after each history; or, with targets="all", int64 [T], the item after each position.
+
+    Args:
+        split: "train", "valid" or "test".
+        targets: "last" (one target per user) or "all" (train only: every position of the training part is a target but its
+            first, which has no history).
+
+    Users whose training part has no history (exactly three actions) give no training row; `left_out` counts them.
+    """
+
+    def __init__(self, dataset: SequenceDataset, split: str, max_length: int, targets: str = "last"):
+        if targets == "all" and split != "train":
+            raise ValueError("targets='all' is for the training split; evaluation has one target per user")
+        self.dataset, self.split, self.targets, self.max_length = dataset, split, targets, max_length
+        self.end = dataset.target_positions(split)  # [U] one past the last history item
+        available = self.end - dataset.offsets[:-1]
+        self.users = np.flatnonzero(available > 0)
+        self.left_out = dataset.num_users - len(self.users)
+        self.start = self.end - np.minimum(available, max_length)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """History length of each row, int64 [len(self)]."""
+        return (self.end - self.start)[self.users]
+
+    def collate(self, rows: list[int] | np.ndarray) -> Batch:
+        users = self.users[np.asarray(rows, dtype=np.int64)]
+        start, end = self.start[users], self.end[users]
+        lengths = end - start
+        flat = np.arange(lengths.sum()) + np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
+        items = self.dataset.items
+        targets = items[flat + 1] if self.targets == "all" else items[end]
+        arrays = {"users": users, "history": items[flat], "lengths": lengths, "targets": targets}
+        return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}

@@ -1,0 +1,1 @@
+"""Conventional sequential recommenders, one a file, behind `slmrec.recommender.Recommender`."""

@@ -1,0 +1,1 @@
+"""Ranking metrics and the 1 + 999 protocol (paper, Section 5.1)."""

@@ -1,0 +1,35 @@
+"""The contract that every model of this repository fulfils; evaluation and serving are written once, over it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+# Up to this many times more items than candidates, one product with the whole catalogue is cheaper than gathering the
+# candidates' vectors (memory traffic, not arithmetic, is what gathering costs).
+DENSE_SCORE_FACTOR = 64
+
+
+class Recommender(nn.Module):
+    """Maps histories to user vectors that live in the space of the item vectors.
+
+    Attributes:
+        max_length: how many of a user's latest items the model reads.
+    """
+
+    max_length: int
+
+    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """User vectors float32 [B, d] for a batch of `slmrec.data.batches.SplitRows` (only its history is read)."""
+        raise NotImplementedError
+
+    def item_matrix(self) -> torch.Tensor:
+        """Item vectors float32 [N + 1, d]; row 0 belongs to PAD."""
+        raise NotImplementedError
+
+    def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        """Dot products float32 [B, C] of user vectors [B, d] with the item vectors of candidates int64 [B, C]."""
+        items = self.item_matrix()
+        if len(items) <= DENSE_SCORE_FACTOR * candidates.shape[1]:
+            return (users @ items.T).gather(1, candidates)
+        return torch.bmm(items[candidates], users.unsqueeze(2)).squeeze(2)

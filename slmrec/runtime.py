@@ -1,0 +1,42 @@
+"""What every entry point needs around its work: one-line errors, logging, seeds."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from slmrec.artifacts import InputError
+
+
+def run_main(main: Callable[[list[str] | None], None]) -> None:
+    """Run an entry point: an InputError becomes one line on stderr and exit status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main(None)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    import torch  # the data stage uses this module and has no need of torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def pick_device(name: str = "auto"):
+    """The torch.device for `auto|cpu|cuda|cuda:1...`. Raises InputError when CUDA is named and not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: no CUDA device is available")
+    return torch.device(name)
