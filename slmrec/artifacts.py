@@ -174,7 +174,8 @@ class Stage:
 
     def _finish(self) -> None:
         (self.path / "run.json").unlink()
-        write_json(self.path / "config.json", self.config)
+        if not (self.path / "config.json").exists():  # a Hugging Face checkpoint has its own; the manifest holds ours as well
+            write_json(self.path / "config.json", self.config)
         if self.metrics is not None:
             write_json(self.path / "metrics.json", self.metrics)
         write_json(self.path / MANIFEST, self._manifest())
@@ -188,9 +189,8 @@ class Stage:
     def _manifest(self) -> dict:
         content = self._identity()
         content["outputs"] = {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in sorted(self.path.iterdir())
-            if path.is_file()
+            str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in self._output_files()
         }
         inputs = {name: described | self._relative(described) for name, described in self.inputs.items()}
         return content | {
@@ -204,6 +204,11 @@ class Stage:
             "wall_seconds": round(time.time() - self._started, 2),
             "resumed": self.resumed,
         }
+
+    def _output_files(self) -> list[Path]:
+        """Every file but training checkpoints and TensorBoard logs, which a user may delete."""
+        files = (path for path in sorted(self.path.rglob("*")) if path.is_file())
+        return [path for path in files if not path.relative_to(self.path).parts[0].startswith(("checkpoint-", "runs"))]
 
     def _relative(self, described: dict) -> dict:
         if "directory" not in described:

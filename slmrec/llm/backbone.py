@@ -1,0 +1,95 @@
+"""The decoder below an E-LLMRec: loading the first layers of a Hugging Face checkpoint, LoRA, parameter counts."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from slmrec.artifacts import MANIFEST, InputError, file_sha256, json_sha256, read_json
+
+FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells
+
+
+def load_backbone_config(base_model: str) -> PretrainedConfig:
+    """The configuration of a checkpoint directory or hub name. Raises InputError when there is none."""
+    if Path(base_model).is_dir() and not (Path(base_model) / "config.json").is_file():
+        raise InputError(f"--base_model {base_model}: the directory has no config.json")
+    try:
+        return AutoConfig.from_pretrained(base_model)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--base_model {base_model}: no checkpoint with a config.json there ({reason})") from None
+
+
+def shallow_config(base_model: str, num_layers: int) -> PretrainedConfig:
+    """The checkpoint's configuration with its first `num_layers` decoder layers only."""
+    config = load_backbone_config(base_model)
+    if not 1 <= num_layers <= config.num_hidden_layers:
+        raise InputError(f"--num_layers {num_layers}: {base_model} has {config.num_hidden_layers} layers")
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
+    return config
+
+
+def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The first `num_layers` decoder layers with embeddings and final norm, on the CPU.
+
+    The layers above are never built: their weights stay in the file.
+    """
+    config = shallow_config(base_model, num_layers)
+    try:
+        return AutoModel.from_pretrained(base_model, config=config, dtype=dtype, attn_implementation="sdpa")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--base_model {base_model}: its weights cannot be loaded ({reason})") from None
+
+
+def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_modules: list[str]) -> PeftModel:
+    """Freeze the backbone and put LoRA adapters on the named linear layers (Table 5: gate, up and down projections)."""
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, bias="none")
+    try:
+        return get_peft_model(backbone, config)
+    except ValueError as error:
+        raise InputError(f"--lora_target_modules {' '.join(target_modules)}: {str(error).splitlines()[0]}") from None
+
+
+def plain_backbone(backbone: nn.Module) -> PreTrainedModel:
+    """The decoder itself, whether or not peft wraps it (adapters are inside its layers either way)."""
+    return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
+
+
+def count_parameters(module: nn.Module) -> dict[str, int]:
+    """Parameters in all and those that are trained (Table 5 counts inference and training parameters this way)."""
+    return {
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "trained_parameters": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+    }
+
+
+def written_by_this_project(base_model: str) -> bool:
+    """Whether the checkpoint is a randomly initialised one that `slmrec.llm.make_backbone` wrote."""
+    manifest = Path(base_model) / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("stage") == "backbone"
+
+
+def backbone_input(base_model: str) -> dict:
+    """Describe the backbone as a stage input: a digest of its configuration and of the sizes and first bytes of its weights."""
+    config = load_backbone_config(base_model)
+    if not Path(base_model).is_dir():
+        return {"base_model": base_model, "digest": json_sha256([base_model, getattr(config, "_commit_hash", None)])}
+    weights = sorted(Path(base_model).glob("*.safetensors")) or sorted(Path(base_model).glob("pytorch_model*.bin"))
+    if not weights:
+        raise InputError(f"--base_model {base_model}: the directory has no weights (*.safetensors or pytorch_model*.bin)")
+    heads = [(path.name, path.stat().st_size, _head_sha256(path)) for path in weights]
+    return {"base_model": Path(base_model).name, "digest": json_sha256([file_sha256(Path(base_model) / "config.json"), heads])}
+
+
+def _head_sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.sha256(stream.read(FINGERPRINT_BYTES)).hexdigest()

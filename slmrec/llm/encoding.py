@@ -1,0 +1,226 @@
+"""From item vectors to decoder states: the plain definition, and the same result for a fraction of the work.
+
+Every row of the published implementation is P prompt tokens, `max_length` item slots (left-padded, padding masked) and S closing
+tokens, at positions 0 .. P + max_length + S - 1. `reference_states` computes exactly that. `exact_states` returns the same states:
+
+* the prompt is the same for everybody and attends only to itself, so its keys and values are computed once per batch;
+* padding is never computed: rows carry their real items and the closing tokens, at the positions they have in the reference,
+  and several rows share one packed row (`slmrec.packing`);
+* in the last layer only the tokens that are read go beyond keys and values.
+
+Gradients flow through the shared prompt. Dropout inside the prompt (LoRA's) is then drawn once per batch, not once per row.
+
+Shapes: B rows, T items in all, P and S prompt tokens before and after, d hidden size, R packed rows of W slots, H heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import rotate_half
+
+from slmrec.artifacts import InputError
+from slmrec.packing import Packing, pack_rows
+
+EXACT_MODEL_TYPES = ("llama", "mistral", "qwen2")  # decoders whose layers have LLaMA's structure
+PACKED_WIDTH = 64  # slots; narrow enough that masked attention costs little, wide enough to fill well (rows have 7 to 37 tokens)
+
+States = dict[int, torch.Tensor]
+
+
+@dataclass
+class PromptedRows:
+    """One batch as the decoder sees it.
+
+    Attributes:
+        items: float [T, d], the item vectors of all rows back to back, oldest first.
+        lengths: int64 [B] on the CPU, items per row.
+        before, after: float [P, d] and [S, d], the prompt's token vectors.
+        max_length: item slots per row in the reference.
+        read: "last" (the last token of each row) or "all" (every item; only without closing tokens).
+    """
+
+    items: torch.Tensor
+    lengths: np.ndarray
+    before: torch.Tensor
+    after: torch.Tensor
+    max_length: int
+    read: str
+
+    def __post_init__(self):
+        if self.read == "all" and len(self.after):
+            raise ValueError("states are read at every item only when nothing follows the items")
+        if len(self.lengths) and self.lengths.max() > self.max_length:
+            raise ValueError(f"a history of {self.lengths.max()} items does not fit into {self.max_length} slots")
+        if not len(self.after) and len(self.lengths) and self.lengths.min() == 0:
+            raise ValueError("a row without items has no token to be read when nothing follows the items")
+
+
+def reference_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int]) -> States:
+    """The definition: every row padded to P + max_length + S tokens, one plain forward pass.
+
+    Returns for each layer in `layers` (1-based) its output at the read tokens, float [B, d] or [T, d]; the output of the last
+    layer is taken after the final norm, as Hugging Face reports it.
+    """
+    num_rows, device = len(rows.lengths), rows.items.device
+    lengths = torch.from_numpy(rows.lengths).to(device)
+    filled = torch.arange(rows.max_length, device=device) >= rows.max_length - lengths.unsqueeze(1)  # [B, max_length]
+    slots = rows.items.new_zeros(num_rows, rows.max_length, rows.items.shape[1])
+    slots = slots.masked_scatter(filled.unsqueeze(2), rows.items)
+    before, after = (part.to(slots.dtype).expand(num_rows, -1, -1) for part in (rows.before, rows.after))
+    inputs = torch.cat([before, slots, after], dim=1)  # [B, P + max_length + S, d]
+    mask = torch.cat([filled.new_ones(before.shape[:2]), filled, filled.new_ones(after.shape[:2])], dim=1)
+    positions = torch.arange(inputs.shape[1], device=device).expand(num_rows, -1)
+    outputs = decoder(
+        inputs_embeds=inputs, attention_mask=mask.long(), position_ids=positions, output_hidden_states=True, use_cache=False
+    )
+    if rows.read == "last":
+        return {layer: outputs.hidden_states[layer][:, -1] for layer in layers}
+    return {layer: outputs.hidden_states[layer][:, before.shape[1] :][filled] for layer in layers}
+
+
+class SharedPrompt:
+    """Stands where a decoder layer expects its key-value cache: keeps the prompt's keys and values for the rows that follow."""
+
+    def __init__(self):
+        self.prompt: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_) -> tuple[torch.Tensor, torch.Tensor]:
+        """First call [1, H, P, d/H]: kept. Second call [R, H, W, d/H]: returned behind the prompt's, [R, H, P + W, d/H]."""
+        if self.prompt is None:
+            self.prompt = keys, values
+            return keys, values
+        shared = (part.expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
+        return tuple(torch.cat(pair, dim=2) for pair in zip(shared, (keys, values)))
+
+
+def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int]) -> States:
+    """The states of `reference_states`, computed without the shared prompt's and the padding's repetition."""
+    require_exact_support(decoder)
+    packing, hidden, positions = _pack(rows)
+    prompt_positions = torch.arange(len(rows.before), device=hidden.device).unsqueeze(0)
+    prompt = rows.before.to(hidden.dtype).unsqueeze(0)  # [1, P, d]
+    prompt_rope, rope = decoder.rotary_emb(prompt, prompt_positions), decoder.rotary_emb(hidden, positions)
+    own = packing.causal_mask()  # [R, W, W]
+    mask = torch.cat([own.new_ones(*own.shape[:2], prompt.shape[1]), own], dim=2).unsqueeze(1)  # [R, 1, W, P + W]
+    take = packing.take_last if rows.read == "last" else packing.unpack
+    states = {}
+    depth = len(decoder.layers)
+    for number, layer in enumerate(decoder.layers, start=1):
+        shared = SharedPrompt()
+        if number == depth:
+            break
+        prompt = layer(prompt, position_embeddings=prompt_rope, past_key_values=shared, attention_mask=None)
+        hidden = layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask)
+        if number in layers:
+            states[number] = take(hidden)
+    if depth in layers:
+        _keep_prompt(layer, prompt, prompt_rope, shared)
+        if rows.read == "all":
+            final = take(layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask))
+        else:
+            final = _last_tokens(layer, hidden, rope, shared, mask, packing)
+        states[depth] = decoder.norm(final)
+    return states
+
+
+def require_exact_support(decoder: PreTrainedModel) -> None:
+    """Raise InputError for decoders that `exact_states` does not know."""
+    if decoder.config.model_type not in EXACT_MODEL_TYPES:
+        known = ", ".join(EXACT_MODEL_TYPES)
+        raise InputError(f"--encoding exact knows {known}, not {decoder.config.model_type}: use --encoding reference")
+
+
+def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
+    """Lay items and closing tokens of every row into packed rows; returns hidden [R, W, d] and position ids [R, W] as well."""
+    lengths, closing = rows.lengths, len(rows.after)
+    totals = lengths + closing
+    width = max(PACKED_WIDTH, int(totals.max(initial=1)))
+    packing = pack_rows(totals, width, rows.items.device)
+    starts = np.cumsum(totals) - totals  # [B] where a row begins among all tokens in row order
+    from_start = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    item_token = np.repeat(starts, lengths) + from_start  # [T]
+    closing_token = ((starts + lengths)[:, None] + np.arange(closing)).ravel()  # [B * S]
+    order = torch.from_numpy(np.concatenate([item_token, closing_token])).to(packing.slot.device)
+    vectors = torch.cat([rows.items, rows.after.to(rows.items.dtype).repeat(len(lengths), 1)])
+    slots = packing.slot[order]
+    first = len(rows.before) + rows.max_length
+    positions = np.concatenate([first - np.repeat(lengths, lengths) + from_start, np.tile(first + np.arange(closing), len(lengths))])
+    shape = packing.segment.shape
+    hidden = vectors.new_zeros(packing.segment.numel(), vectors.shape[1]).index_copy(0, slots, vectors)
+    packed_positions = slots.new_zeros(packing.segment.numel()).index_copy(0, slots, torch.from_numpy(positions).to(slots.device))
+    return packing, hidden.unflatten(0, shape), packed_positions.unflatten(0, shape)
+
+
+def _heads(projected: torch.Tensor, head_size: int) -> torch.Tensor:
+    """[R, W, H * head_size] -> [R, H, W, head_size]."""
+    return projected.unflatten(-1, (-1, head_size)).transpose(1, 2)
+
+
+def _rotate(heads: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotary position embedding of [R, H, W, head_size] with cosines and sines [R, W, head_size]."""
+    cos, sin = (part.unsqueeze(1) for part in rope)
+    return heads * cos + rotate_half(heads) * sin
+
+
+def _keys_values(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of a layer's input, through `shared`."""
+    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    keys = _rotate(_heads(attention.k_proj(normed), attention.head_dim), rope)
+    return shared.update(keys, _heads(attention.v_proj(normed), attention.head_dim))
+
+
+def _keep_prompt(layer: nn.Module, prompt: torch.Tensor, prompt_rope, shared: SharedPrompt) -> None:
+    """In the last layer nobody reads the prompt's own output, only its keys and values."""
+    _keys_values(layer, prompt, prompt_rope, shared)
+
+
+def _last_tokens(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor, packing: Packing):
+    """One decoder layer, computed for the last token of each row only: float [B, d]."""
+    attention = layer.self_attn
+    keys, values = _keys_values(layer, hidden, rope, shared)
+    residual = packing.take_last(hidden)  # [B, d]
+    queries, place, query_slot = _query_layout(packing)
+    asked = attention.q_proj(layer.input_layernorm(residual))  # [B, H * head_size]
+    asked = asked.new_zeros(queries[0] * queries[1], asked.shape[1]).index_copy(0, place, asked).unflatten(0, queries)
+    query_rope = tuple(part.expand(*hidden.shape[:2], -1).gather(1, query_slot.unsqueeze(2).expand(-1, -1, part.shape[-1])) for part in rope)
+    query_mask = mask.gather(2, query_slot[:, None, :, None].expand(-1, -1, -1, mask.shape[3]))  # [R, 1, Q, P + W]
+    attended = F.scaled_dot_product_attention(
+        _rotate(_heads(asked, attention.head_dim), query_rope),
+        keys,
+        values,
+        attn_mask=query_mask,
+        dropout_p=attention.attention_dropout if layer.training else 0.0,
+        scale=attention.scaling,
+        enable_gqa=keys.shape[1] != asked.shape[-1] // attention.head_dim,
+    )
+    attended = attended.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, place)  # [B, H * head_size]
+    after_attention = residual + attention.o_proj(attended)
+    return after_attention + layer.mlp(layer.post_attention_layernorm(after_attention))
+
+
+def _query_layout(packing: Packing) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor]:
+    """Arrange the B last tokens as Q queries per packed row.
+
+    Returns the shape (R, Q), the place of each row's query in the flattened [R * Q], and the slot in its packed row that each
+    query stands for, int64 [R, Q] (unused queries repeat slot 0; their results are never read).
+    """
+    num_packed, width = packing.segment.shape
+    last = packing.last.cpu().numpy()
+    packed_row = last // width
+    order = np.argsort(packed_row, kind="stable")
+    counts = np.bincount(packed_row, minlength=num_packed)
+    rank = np.empty_like(last)
+    rank[order] = np.arange(len(last)) - np.repeat(np.cumsum(counts) - counts, counts)
+    per_row = int(counts.max(initial=1))
+    place = packed_row * per_row + rank
+    slot = np.zeros(num_packed * per_row, dtype=np.int64)
+    slot[place] = last % width
+    device = packing.last.device
+    shape = (num_packed, per_row)
+    return shape, torch.from_numpy(place).to(device), torch.from_numpy(slot.reshape(shape)).to(device)

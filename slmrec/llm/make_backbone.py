@@ -1,0 +1,59 @@
+"""Write a small randomly initialised LLaMA as a real Hugging Face checkpoint directory.
+
+    python -m slmrec.llm.make_backbone --output_dir runs/demo/backbone --hidden_size 128 --num_layers 8
+
+It is loaded by exactly the code that loads a pretrained one; only names and sizes differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import HfArgumentParser, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+from slmrec.artifacts import Stage
+from slmrec.config import BackboneArguments, OutputArguments
+from slmrec.llm.prompt import AFTER_ITEMS, BEFORE_ITEMS
+from slmrec.runtime import run_main, seed_everything
+
+# With this many entries the prompt is 62 + 7 tokens long, as with LLaMA's own tokenizer, so that rows have the published shape.
+VOCABULARY = 170
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer that knows the prompt's words and nothing else."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    punctuation = pre_tokenizers.Split(Regex(r"##|[\n:,.']"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="first"), punctuation])
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    tokenizer.train_from_iterator([BEFORE_ITEMS, AFTER_ITEMS], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def small_llama_config(arguments: BackboneArguments) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=arguments.hidden_size,
+        intermediate_size=arguments.intermediate_size,
+        num_hidden_layers=arguments.num_layers,
+        num_attention_heads=arguments.num_heads,
+        max_position_embeddings=2048,
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments, output = HfArgumentParser((BackboneArguments, OutputArguments)).parse_args_into_dataclasses(argv)
+    stage = Stage(
+        "backbone", output.output_dir, asdict(arguments), {}, overwrite=output.overwrite_output_dir, seed=arguments.seed
+    )
+    if stage.up_to_date:
+        return
+    with stage:
+        seed_everything(arguments.seed)
+        LlamaModel(small_llama_config(arguments)).save_pretrained(stage.path)
+        train_tokenizer().save_pretrained(stage.path)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,122 @@
+"""E-LLMRec (E4SRec in the paper's tables): frozen item embeddings -> linear -> decoder -> linear -> user vector (Section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.encoding import PromptedRows, exact_states, reference_states
+from slmrec.llm.prompt import Prompt
+from slmrec.recommender import Recommender
+
+ENCODINGS = {"exact": exact_states, "reference": reference_states}
+
+
+@dataclass
+class Encoded:
+    """What one forward pass gives, for n read positions (n = B users, or T items with targets="all").
+
+    Attributes:
+        users: float32 [n, d0], user vectors in the space of the item embeddings.
+        states: layer -> [n, d1], the decoder's states that were asked for, 1-based; the last layer's is after the final norm.
+        block_users: layer -> float32 [n, d0], user vectors read from intermediate layers by their own adapters (Eq. 5).
+    """
+
+    users: torch.Tensor
+    states: dict[int, torch.Tensor] = field(default_factory=dict)
+    block_users: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+class EllmRecommender(Recommender):
+    """A decoder that reads item embeddings between prompt tokens and answers with a user vector.
+
+    Args:
+        backbone: decoder with d1 = hidden size, plain or wrapped by peft.
+        item_embeddings: float32 [N + 1, d0], frozen; row 0 is PAD.
+        prompt: token ids before and after the items.
+        max_length: item slots per row; positions are counted as if every row filled them.
+        targets: "last" (read after the closing prompt tokens) or "all" (read at every item, no closing tokens).
+        encoding: "exact" or "reference" (see `slmrec.llm.encoding`); the results are equal.
+        supervised_layers: intermediate layers that get an adapter d1 -> d0 of their own (multiple supervision, Eq. 5).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        item_embeddings: torch.Tensor,
+        prompt: Prompt,
+        *,
+        max_length: int,
+        targets: str = "last",
+        encoding: str = "exact",
+        supervised_layers: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        hidden_size = plain_backbone(backbone).config.hidden_size
+        size = item_embeddings.shape[1]
+        self.max_length, self.targets, self.encoding, self.prompt = max_length, targets, encoding, prompt
+        self.backbone = backbone
+        self.item_projection = nn.Linear(size, hidden_size)
+        self.user_projection = nn.Linear(hidden_size, size, bias=False)
+        self.block_projections = nn.ModuleDict(
+            {str(layer): nn.Linear(hidden_size, size, bias=False) for layer in supervised_layers}
+        )
+        self.register_buffer("item_embeddings", item_embeddings.float(), persistent=False)
+        self.register_buffer("before", torch.tensor(prompt.before, dtype=torch.long), persistent=False)
+        self.register_buffer("after", torch.tensor(prompt.after, dtype=torch.long), persistent=False)
+
+    @property
+    def num_layers(self) -> int:
+        return plain_backbone(self.backbone).config.num_hidden_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return plain_backbone(self.backbone).config.hidden_size
+
+    def heads(self) -> nn.ModuleDict:
+        """The trained layers outside the backbone."""
+        return nn.ModuleDict(
+            {
+                "item_projection": self.item_projection,
+                "user_projection": self.user_projection,
+                "block_projections": self.block_projections,
+            }
+        )
+
+    def forward(self, batch: dict[str, torch.Tensor], layers: tuple[int, ...] = (), read: str | None = None) -> Encoded:
+        """User vectors, and the states of `layers`, at the read positions.
+
+        `read` is "last" or "all"; by default what the training targets need.
+        """
+        decoder = plain_backbone(self.backbone)
+        token_vectors = decoder.get_input_embeddings()
+        rows = PromptedRows(
+            items=self.item_projection(self.item_embeddings[batch["history"]]),
+            lengths=batch["lengths"].cpu().numpy(),
+            before=token_vectors(self.before),
+            after=token_vectors(self.after),
+            max_length=self.max_length,
+            read=read or ("all" if self.targets == "all" else "last"),
+        )
+        supervised = [int(layer) for layer in self.block_projections]
+        states = ENCODINGS[self.encoding](decoder, rows, {*layers, *supervised, self.num_layers})
+        return Encoded(
+            users=self._read_user(self.user_projection, states[self.num_layers]),
+            states={layer: states[layer] for layer in layers},
+            block_users={layer: self._read_user(self.block_projections[str(layer)], states[layer]) for layer in supervised},
+        )
+
+    @staticmethod
+    def _read_user(projection: nn.Linear, states: torch.Tensor) -> torch.Tensor:
+        """User vectors stay in float32 under mixed precision: they are scored and ranked."""
+        with torch.autocast(states.device.type, enabled=False):
+            return projection(states.float())
+
+    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self(batch, read="last").users
+
+    def item_matrix(self) -> torch.Tensor:
+        return self.item_embeddings
