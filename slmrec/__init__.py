@@ -1,3 +1,12 @@
 """SLMRec: distilling large language models into small ones for sequential recommendation (ICLR 2025)."""
 
+import importlib.util
+import sys
+
 __version__ = "0.1.0"
+
+# Run from the repository root, Python takes our folder datasets/ for a (namespace) package, and transformers takes that for the
+# Hugging Face library of the same name. None in sys.modules says that there is no such module; an installed one is left alone.
+_found = importlib.util.find_spec("datasets")
+if _found is not None and _found.origin is None:
+    sys.modules["datasets"] = None

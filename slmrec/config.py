@@ -21,6 +21,94 @@ class OutputArguments:
     overwrite_output_dir: bool = field(default=False, metadata={"help": "replace a directory that holds another run"})
 
 
+COLUMNS = {  # what the four columns are called where no flag names them
+    "csv": {"user_column": "reviewerID", "item_column": "asin", "rating_column": "overall", "time_column": "unixReviewTime"},
+    "recbole": {"user_column": "user_id", "item_column": "item_id", "rating_column": "rating", "time_column": "timestamp"},
+}
+MAX_MALFORMED = 0.01
+
+
+@dataclass
+class DataArguments:
+    """What the data stage reads, and which actions it keeps."""
+
+    format: str = field(metadata={"help": "amazon (JSON lines), csv, sequences (S3-Rec text, LC-Rec JSON) or recbole (.inter)"})
+    input: str = field(metadata={"help": "file of the reviews, actions or sequences; may be gzip-compressed, like every file here"})
+    meta: str | None = field(default=None, metadata={"help": "file of the titles: Amazon .json, .csv, or a RecBole atomic file"})
+    item_table: str | None = field(
+        default=None, metadata={"help": "'source id TAB number' of each item, where --input holds numbers"}
+    )
+    user_table: str | None = field(default=None, metadata={"help": "'source id TAB number' of each user, likewise"})
+    protocol: str = field(default="paper", metadata={"help": "paper or released"})
+    duplicates: str = field(default="first", metadata={"help": "first: of each (user, item) pair one action; keep: all"})
+    min_rating: float | None = field(
+        default=None, metadata={"help": "keep ratings of at least this; default: above 3 (paper), at least 3 (released)"}
+    )
+    k_core: int = field(
+        default=5, metadata={"help": "fewest actions of users and items (paper), of users (released, whose items need 20)"}
+    )
+    max_malformed: float | None = field(
+        default=None, metadata={"help": f"share of JSON lines that may fail to parse, default {MAX_MALFORMED:g}; more stop the run"}
+    )
+    user_column: str | None = field(default=None, metadata={"help": "default: reviewerID (csv), user_id (recbole)"})
+    item_column: str | None = field(default=None, metadata={"help": "default: asin (csv), item_id (recbole)"})
+    rating_column: str | None = field(
+        default=None, metadata={"help": "default: overall (csv), rating (recbole); none where there are no ratings"}
+    )
+    time_column: str | None = field(
+        default=None, metadata={"help": "Unix seconds, default: unixReviewTime (csv), timestamp (recbole); none likewise"}
+    )
+    meta_item_column: str | None = field(default=None, metadata={"help": "item ids in a .csv --meta, default: Product ID"})
+    meta_title_column: str | None = field(default=None, metadata={"help": "titles in a .csv --meta, default: Description"})
+
+    def __post_init__(self):
+        one_of("format", self.format, ("amazon", "csv", "sequences", "recbole"))
+        one_of("protocol", self.protocol, ("paper", "released"))
+        one_of("duplicates", self.duplicates, ("first", "keep"))
+        if self.k_core < 1:
+            raise InputError(f"--k_core {self.k_core}: must be at least 1")
+        if self.max_malformed is not None and not 0 <= self.max_malformed <= 1:
+            raise InputError(f"--max_malformed {self.max_malformed}: must be a share from 0 to 1")
+        meta = (self.meta or "").removesuffix(".gz")
+        self._default(COLUMNS.get(self.format, {}), tuple(COLUMNS["csv"]), "--format csv or recbole")
+        self._default({"meta_item_column": "Product ID", "meta_title_column": "Description"} if meta.endswith(".csv") else {},
+                      ("meta_item_column", "meta_title_column"), "a .csv file as --meta")
+        json_lines = self.format == "amazon" or meta.endswith(".json")
+        self._default({"max_malformed": MAX_MALFORMED} if json_lines else {}, ("max_malformed",), "JSON lines")
+        self._default({"item_table": None, "user_table": None} if self.format in ("sequences", "recbole") else {},
+                      ("item_table", "user_table"), "--format sequences or recbole")
+
+    def _default(self, defaults: dict, names: tuple[str, ...], needed: str) -> None:
+        """Fill in defaults; a flag that this source has no use for is refused rather than ignored."""
+        for name in names:
+            if getattr(self, name) is None:
+                setattr(self, name, defaults.get(name))
+            elif name not in defaults:
+                raise InputError(f"--{name}: is for {needed}")
+
+    def files(self) -> dict[str, str]:
+        """The input files that are given, by the names that the manifest has for them."""
+        files = {"reviews": self.input, "meta": self.meta, "item_table": self.item_table, "user_table": self.user_table}
+        return {name: path for name, path in files.items() if path}
+
+    def rules(self) -> dict:
+        """Everything but the files that determines the result."""
+        return {name: value for name, value in vars(self).items() if name not in ("input", "meta", "item_table", "user_table")}
+
+
+@dataclass
+class DemoArguments:
+    """Size of the synthetic reviews."""
+
+    seed: int = field(default=0, metadata={"help": "the same seed gives the same bytes"})
+    num_users: int = field(default=2600, metadata={"help": "users with enough actions to stay; as many again by a third do not"})
+    num_items: int = field(default=1400, metadata={"help": "items that the users' paths lead through"})
+
+    def __post_init__(self):
+        if self.seed < 0 or self.num_users < 20 or self.num_items < 100:
+            raise InputError("--seed must be at least 0, --num_users 20, --num_items 100")
+
+
 @dataclass
 class EvaluationArguments:
     """What `evaluate.py` ranks, and against what."""
@@ -63,3 +151,193 @@ class BackboneArguments:
             raise InputError(f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads")
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16
+
+
+@dataclass
+class EllmArguments:
+    """The E-LLMRec model."""
+
+    base_model: str = field(metadata={"help": "LLaMA-family checkpoint: a directory or a hub name such as meta-llama/Llama-2-7b-hf"})
+    num_layers: int = field(default=8, metadata={"help": "first decoder layers that are kept (paper: 8 for the teacher, 4 the student)"})
+    train_strategy: str = field(
+        default="auto", metadata={"help": "lora, full, or auto: full for a random checkpoint made by this project, lora otherwise"}
+    )
+    targets: str = field(
+        default="last",
+        metadata={"help": "last: one target per user, read after the closing prompt (paper); all: every item of the training part"},
+    )
+    max_length: int = field(default=30, metadata={"help": "latest items of a history that are read (released code: 30)"})
+    encoding: str = field(
+        default="exact", metadata={"help": "exact, or reference: every row padded to the full length; same results, more work"}
+    )
+    lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
+    lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["gate_proj", "up_proj", "down_proj"], metadata={"help": "layers that get adapters (Table 5)"}
+    )
+
+    def __post_init__(self):
+        one_of("train_strategy", self.train_strategy, ("auto", "lora", "full"))
+        one_of("targets", self.targets, ("last", "all"))
+        one_of("encoding", self.encoding, ("exact", "reference"))
+        if self.max_length < 1:
+            raise InputError(f"--max_length {self.max_length}: must be at least 1")
+
+
+@dataclass
+class EllmInputs:
+    """What the LLM stages read."""
+
+    data: str = field(metadata={"help": "directory of the data stage"})
+    embeddings: str = field(metadata={"help": "directory of item embeddings (extract_emb.py) of the same data"})
+
+
+@dataclass
+class DistillationArguments:
+    """Teacher, blocks and weights of Eq. 6."""
+
+    teacher: str = field(metadata={"help": "directory of a finished finetune.py run, or a checkpoint-N inside one"})
+    num_blocks: int = field(default=4, metadata={"help": "B: teacher and student are compared at the end of each of B blocks"})
+    lambda_cos: float = field(default=1.0, metadata={"help": "lambda 1, of the cosine term (Eq. 3; Table 6: 1.0)"})
+    lambda_norm: float = field(default=0.1, metadata={"help": "lambda 2, of the squared distance (Eq. 4; Table 6: 0.1)"})
+    lambda_ms: float = field(default=1.0, metadata={"help": "lambda 3, of multiple supervision (Eq. 5; Table 6: 0.01 to 1.0)"})
+    distill_last_block: bool = field(
+        default=True, metadata={"help": "compare the last block too, as Eq. 3 and 4 do (the text of Section 5.2 says otherwise)"}
+    )
+    protocol: str = field(
+        default="paper", metadata={"help": "paper: Eq. 3 to 5; released: sums over blocks and the unsquared distance"}
+    )
+
+    def __post_init__(self):
+        one_of("protocol", self.protocol, ("paper", "released"))
+        for name in ("lambda_cos", "lambda_norm", "lambda_ms"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} {getattr(self, name)}: must not be negative")
+        if self.num_blocks == 1 and not self.distill_last_block and (self.lambda_cos or self.lambda_norm):
+            raise InputError("--num_blocks 1 --no_distill_last_block leaves no block for --lambda_cos and --lambda_norm to compare")
+        if self.num_blocks == 1 and self.lambda_ms:
+            raise InputError("--num_blocks 1 has no intermediate block to supervise (Eq. 5): give --lambda_ms 0")
+
+
+@dataclass
+class LlmTrainingArguments:
+    """Optimisation of the LLM stages; the names are those of transformers.TrainingArguments, which receives them."""
+
+    learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate of AdamW (Table 6: 0.001 to 0.003)"})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "passes over the training rows, unless --max_steps is given"})
+    max_steps: int = field(default=-1, metadata={"help": "optimiser steps; -1 trains --num_train_epochs (Table 6)"})
+    per_device_train_batch_size: int = field(default=256, metadata={"help": "rows per step and device (paper: 256)"})
+    per_device_eval_batch_size: int = field(default=512, metadata={"help": "users per batch in validation (paper: 512)"})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "batches per optimiser step"})
+    warmup_steps: int = field(default=50, metadata={"help": "steps of linear warm-up (Table 6: 50 or 100)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning-rate schedule (Table 6: cosine)"})
+    weight_decay: float = field(default=0.0, metadata={"help": "AdamW's weight decay (not in the paper; transformers' default)"})
+    adam_beta1: float = field(default=0.9, metadata={"help": "Table 6"})
+    adam_beta2: float = field(default=0.999, metadata={"help": "Table 6 (its 9.999 for Sport is a typo)"})
+    adam_epsilon: float = field(default=1e-8, metadata={"help": "Table 6"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping (Table 6)"})
+    logging_steps: int = field(default=1, metadata={"help": "steps between log lines (Table 6: 1)"})
+    save_steps: int = field(default=100, metadata={"help": "steps between validations and checkpoints (Table 6: 50 or 100)"})
+    save_total_limit: int = field(default=2, metadata={"help": "checkpoints that are kept; the best one always is"})
+    seed: int = field(default=0, metadata={"help": "of new weights, row order and dropout"})
+    candidates_seed: int = field(default=0, metadata={"help": "seed of the validation candidates"})
+    num_candidates: int = field(default=999, metadata={"help": "validation candidates per user"})
+    precision: str = field(default="auto", metadata={"help": "fp32, bf16 (mixed), or auto: bf16 where the device has it"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "start from this checkpoint-N; by default a killed run goes on from its last one"}
+    )
+
+    def __post_init__(self):
+        one_of("precision", self.precision, ("auto", "fp32", "bf16"))
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        if self.max_steps == 0 or self.num_train_epochs <= 0:
+            raise InputError("--max_steps and --num_train_epochs: nothing to train")
+
+
+@dataclass
+class EncoderArguments:
+    """Which conventional recommender, and its size; what is not given comes from slmrec/encoders/registry.py."""
+
+    model: str = field(default="sasrec", metadata={"help": "name of the model; slmrec/encoders/registry.py has them all"})
+    hidden_size: int | None = field(default=None, metadata={"help": "width of the item embedding; default: the model's"})
+    num_layers: int | None = field(default=None, metadata={"help": "default: the model's"})
+    num_heads: int | None = field(default=None, metadata={"help": "attention heads; default: the model's"})
+    dropout: float | None = field(default=None, metadata={"help": "default: the model's"})
+    max_length: int | None = field(default=None, metadata={"help": "latest items of a user that are read; default: the model's"})
+
+    def __post_init__(self):
+        at_least("hidden_size", self.hidden_size, 1)
+        at_least("num_layers", self.num_layers, 1)
+        at_least("num_heads", self.num_heads, 1)
+        at_least("max_length", self.max_length, 1)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: must be at least 0 and below 1")
+
+    def architecture(self) -> dict:
+        """The flags as constructor arguments; None where not given."""
+        return {name: value for name, value in vars(self).items() if name != "model"}
+
+
+@dataclass
+class TrainEncoderArguments:
+    """How a conventional recommender is trained; what is not given comes from slmrec/encoders/registry.py."""
+
+    data: str = field(metadata={"help": "directory of the data stage"})
+    targets: str | None = field(
+        default=None, metadata={"help": "all (every position of the training part) or last (one target per user); default: the model's"}
+    )
+    learning_rate: float | None = field(default=None, metadata={"help": "of Adam, constant; default: the model's"})
+    batch_size: int | None = field(default=None, metadata={"help": "users per step; default: the model's"})
+    num_epochs: int | None = field(default=None, metadata={"help": "at most this many; default: the model's"})
+    patience: int | None = field(
+        default=None, metadata={"help": "stop after this many epochs without a better validation MRR; default: the model's"}
+    )
+    weight_decay: float | None = field(default=None, metadata={"help": "L2 term of Adam; default: the model's"})
+    seed: int = field(default=0, metadata={"help": "of the weights, the dropout and the order of users"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
+
+    def __post_init__(self):
+        if self.targets is not None:
+            one_of("targets", self.targets, ("all", "last"))
+        at_least("batch_size", self.batch_size, 1)
+        at_least("num_epochs", self.num_epochs, 1)
+        at_least("patience", self.patience, 1)
+        at_least("weight_decay", self.weight_decay, 0)
+        at_least("seed", self.seed, 0)
+        if self.learning_rate is not None and self.learning_rate <= 0:
+            raise InputError(f"--learning_rate {self.learning_rate}: must be above 0")
+
+    def settings(self) -> dict:
+        """The flags that have a default per model; None where not given."""
+        return {name: value for name, value in vars(self).items() if name not in ("data", "seed", "device")}
+
+
+@dataclass
+class EmbeddingArguments:
+    """Where item embeddings come from."""
+
+    encoder: str | None = field(default=None, metadata={"help": "directory of a trained conventional recommender"})
+    pickle: bool = field(default=False, metadata={"help": "also write sasrec_item.pkl in the layout of the released code"})
+    from_pickle: str | None = field(
+        default=None, metadata={"help": "instead of --encoder: a released sasrec_item.pkl whose items are in the order of --data"}
+    )
+    data: str | None = field(default=None, metadata={"help": "with --from_pickle: directory of the data stage"})
+    first_item_row: int = field(
+        default=1, metadata={"help": "with --from_pickle: the row of item 1; 1 where row 0 is padding, 0 where there is no such row"}
+    )
+
+    def __post_init__(self):
+        if (self.encoder is None) == (self.from_pickle is None):
+            raise InputError("give either --encoder or --from_pickle")
+        if (self.from_pickle is None) != (self.data is None):
+            raise InputError("--from_pickle and --data go together")
+        if self.first_item_row not in (0, 1) or (self.encoder and self.first_item_row != 1):
+            raise InputError(f"--first_item_row {self.first_item_row}: 0 or 1, and only with --from_pickle")
+
+
+def at_least(name: str, value: float | None, least: float) -> None:
+    """Raise InputError when a number was given and is below `least`."""
+    if value is not None and not value >= least:
+        raise InputError(f"--{name} {value}: must be at least {least}")

@@ -27,9 +27,13 @@ class Recommender(nn.Module):
         """Item vectors float32 [N + 1, d]; row 0 belongs to PAD."""
         raise NotImplementedError
 
+    def score_all(self, users: torch.Tensor) -> torch.Tensor:
+        """Dot products float32 [B, N + 1] of user vectors [B, d] with every item vector; column 0 belongs to PAD."""
+        return users @ self.item_matrix().T
+
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         """Dot products float32 [B, C] of user vectors [B, d] with the item vectors of candidates int64 [B, C]."""
         items = self.item_matrix()
         if len(items) <= DENSE_SCORE_FACTOR * candidates.shape[1]:
-            return (users @ items.T).gather(1, candidates)
+            return self.score_all(users).gather(1, candidates)
         return torch.bmm(items[candidates], users.unsqueeze(2)).squeeze(2)

@@ -21,11 +21,13 @@ class Encoded:
 
     Attributes:
         users: float32 [n, d0], user vectors in the space of the item embeddings.
+        items: float32 [N + 1, d0], the item embeddings they are scored against.
         states: layer -> [n, d1], the decoder's states that were asked for, 1-based; the last layer's is after the final norm.
         block_users: layer -> float32 [n, d0], user vectors read from intermediate layers by their own adapters (Eq. 5).
     """
 
     users: torch.Tensor
+    items: torch.Tensor
     states: dict[int, torch.Tensor] = field(default_factory=dict)
     block_users: dict[int, torch.Tensor] = field(default_factory=dict)
 
@@ -105,6 +107,7 @@ class EllmRecommender(Recommender):
         states = ENCODINGS[self.encoding](decoder, rows, {*layers, *supervised, self.num_layers})
         return Encoded(
             users=self._read_user(self.user_projection, states[self.num_layers]),
+            items=self.item_embeddings,
             states={layer: states[layer] for layer in layers},
             block_users={layer: self._read_user(self.block_projections[str(layer)], states[layer]) for layer in supervised},
         )

@@ -1,0 +1,46 @@
+"""Stage 4: distil a trained teacher into a student with fewer layers, block by block (paper, Section 4).
+
+    python distill.py --teacher runs/demo/teacher --num_layers 4 --num_blocks 4 --lambda_cos 1 --lambda_norm 0.1 --lambda_ms 1 \
+        --data runs/demo/data --embeddings runs/demo/embeddings --base_model runs/demo/backbone --output_dir runs/demo/student
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from transformers import HfArgumentParser
+
+from slmrec.config import DistillationArguments, EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
+from slmrec.distillation.compatibility import require_fitting_teacher
+from slmrec.distillation.objective import DistillationObjective
+from slmrec.distillation.teacher import FrozenTeacher
+from slmrec.embeddings import load_item_embeddings
+from slmrec.llm.checkpoint import load_ellmrec, model_input, new_recommender
+from slmrec.runtime import pick_device, run_main, seed_everything
+from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = HfArgumentParser((EllmInputs, EllmArguments, DistillationArguments, LlmTrainingArguments, OutputArguments))
+    parser.set_defaults(num_layers=4)
+    inputs, model_arguments, distillation, training, output = parser.parse_args_into_dataclasses(argv)
+    teacher_layers, student_layers = require_fitting_teacher(distillation, model_arguments, inputs)
+    config = asdict(distillation)
+    del config["teacher"]  # an input with a digest, not a name
+    teacher_input = {"teacher": model_input(distillation.teacher, "finetune")}
+    stage = open_stage("distill", output, model_arguments, inputs, training, extra_config=config, extra_inputs=teacher_input)
+    if stage.up_to_date:
+        return
+    with stage:
+        seed_everything(training.seed)
+        supervised = student_layers[:-1] if distillation.lambda_ms > 0 else ()
+        embeddings = load_item_embeddings(inputs.embeddings)
+        student = new_recommender(model_arguments, embeddings, frozen_dtype(training), supervised)
+        teacher_model = load_ellmrec(distillation.teacher, encoding=model_arguments.encoding, dtype=frozen_dtype(training))
+        teacher = FrozenTeacher(teacher_model, teacher_layers).to(pick_device(training.device))
+        objective = DistillationObjective(teacher, student_layers, distillation)
+        train_and_save(stage, student, objective, model_arguments, inputs.data, training)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,79 @@
+"""Stage 5: rank each user's held-out item with any model of this repository.
+
+    python evaluate.py --model runs/demo/student --split test --full_ranking
+
+Writes metrics.json (fractions) and ranks.npz (per user: users, sampled, full; the first rank is 1).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from transformers import HfArgumentParser
+
+from slmrec.artifacts import Stage, require_same_item_map, stage_input
+from slmrec.config import EvaluationArguments
+from slmrec.data.dataset import SequenceDataset, load_dataset
+from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
+from slmrec.models import MODEL_STAGES, data_directory, load_recommender, stage_directory
+from slmrec.runtime import pick_device, run_main
+
+COLUMNS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    (args,) = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses(arguments)
+    device = pick_device(args.device)
+    data = args.data or data_directory(args.model)
+    require_same_item_map(stage_directory(args.model), data)
+    dataset = load_dataset(data)
+    stage = open_stage(args, data, dataset)
+    if stage.up_to_date:
+        return
+    with stage:
+        stage.device = str(device)
+        evaluation = evaluate_recommender(
+            load_recommender(args.model, device),
+            dataset,
+            args.split,
+            seed=args.candidates_seed,
+            num_candidates=args.num_candidates,
+            full_ranking=args.full_ranking,
+            batch_size=args.eval_batch_size,
+            device=device,
+        )
+        np.savez_compressed(stage.path / "ranks.npz", users=np.arange(dataset.num_users), **evaluation.ranks)
+        stage.metrics = {args.split: evaluation.metrics}
+    print_table(args, dataset, evaluation, stage.output_dir)
+
+
+def open_stage(args: EvaluationArguments, data: str | Path, dataset: SequenceDataset) -> Stage:
+    """The stage directory of this evaluation; batch size and device are left out of its identity, they change no result."""
+    model = stage_directory(args.model)
+    config = {name: getattr(args, name) for name in ("split", "full_ranking", "candidates_seed", "num_candidates")}
+    config["checkpoint"] = Path(args.model).name if model != Path(args.model) else None
+    return Stage(
+        "evaluate",
+        args.output_dir or Path(args.model) / f"evaluation-{args.split}",
+        config,
+        {"data": stage_input(data, "data"), "model": stage_input(model, MODEL_STAGES)},
+        overwrite=args.overwrite_output_dir,
+        item_map=dataset.item_map,
+        seed=args.candidates_seed,
+    )
+
+
+def print_table(args: EvaluationArguments, dataset: SequenceDataset, evaluation: Evaluation, output_dir: Path) -> None:
+    """Metrics in percent, one line for each way of ranking."""
+    label = " on SYNTHETIC data (made by the demo generator, not real reviews)" if dataset.stats.get("synthetic") else ""
+    print(f"{args.model}: {args.split} split, {dataset.num_users} users, in percent{label}")
+    print(f"{'ranked among':<22}" + "".join(f"{name:>9}" for name in COLUMNS))
+    for name, metrics in evaluation.metrics.items():
+        rivals = f"all {metrics['items']} items" if name == "full" else f"1 + {metrics['candidates']} candidates"
+        print(f"{rivals:<22}" + "".join(f"{100 * metrics[column]:9.2f}" for column in COLUMNS))
+    print(", ".join(f"{part} {seconds:.1f} s" for part, seconds in evaluation.seconds.items()) + f"; written to {output_dir}")
+
+
+if __name__ == "__main__":
+    run_main(main)

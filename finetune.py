@@ -1,0 +1,32 @@
+"""Stage 3: tune an E-LLMRec (E4SRec in the paper's tables) to predict the next item: the teacher, or any other depth.
+
+    python finetune.py --data runs/demo/data --embeddings runs/demo/embeddings --base_model runs/demo/backbone \
+        --num_layers 8 --output_dir runs/demo/teacher
+"""
+
+from __future__ import annotations
+
+from transformers import HfArgumentParser
+
+from slmrec.config import EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
+from slmrec.embeddings import load_item_embeddings
+from slmrec.llm.checkpoint import new_recommender
+from slmrec.llm.objective import next_item_objective
+from slmrec.runtime import run_main, seed_everything
+from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = HfArgumentParser((EllmInputs, EllmArguments, LlmTrainingArguments, OutputArguments))
+    inputs, model_arguments, training, output = parser.parse_args_into_dataclasses(argv)
+    stage = open_stage("finetune", output, model_arguments, inputs, training)
+    if stage.up_to_date:
+        return
+    with stage:
+        seed_everything(training.seed)
+        model = new_recommender(model_arguments, load_item_embeddings(inputs.embeddings), frozen_dtype(training))
+        train_and_save(stage, model, next_item_objective, model_arguments, inputs.data, training)
+
+
+if __name__ == "__main__":
+    run_main(main)

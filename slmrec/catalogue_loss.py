@@ -1,0 +1,1 @@
+from slmrec.training.catalogue_loss import catalogue_cross_entropy  # noqa

@@ -1,0 +1,117 @@
+"""Which actions count, and in which order: the paper's protocol and the released code's, as lists of rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import polars as pl
+from tqdm import tqdm
+
+from slmrec.artifacts import InputError
+from slmrec.data.interactions import Interactions
+
+PAPER_RATING = 3.0  # Section 5.1: positive feedback is a rating above 3
+RELEASED_RATING = 3.0  # released notebook: a rating of at least 3
+RELEASED_ITEM_MINIMUM = 20  # released notebook's minimum for items
+
+NO_RATINGS = "skipped: the source has no ratings"
+NO_TIMES = "skipped: the source has no times, its own order is kept"
+
+
+@dataclass
+class Rule:
+    """One step of a protocol: `apply` maps a frame to a frame; with `skipped` set, it says why the rule does not apply."""
+
+    name: str
+    text: str
+    apply: Callable[[pl.DataFrame], pl.DataFrame]
+    skipped: str = ""
+
+
+@dataclass
+class Filtered:
+    """What the rules left: `frame` in its final order, rows dropped by each rule, and each rule in words."""
+
+    frame: pl.DataFrame
+    dropped: dict[str, int]
+    rules: dict[str, str]
+
+
+def core(k: int, frame: pl.DataFrame) -> pl.DataFrame:
+    """Drop users and items with fewer than k actions until every one that is left has k."""
+    rows = None
+    while frame.height != rows:
+        rows = frame.height
+        frame = at_least("item", k, at_least("user", k, frame))
+    return frame
+
+
+def keep_first(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.unique(["user", "item"], keep="first", maintain_order=True)
+
+
+def by_time(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.sort("user", "time", maintain_order=True)
+
+
+def unchanged(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame
+
+
+def at_least(column: str, minimum: int, frame: pl.DataFrame) -> pl.DataFrame:
+    """Drop the users or items with fewer than `minimum` actions, once."""
+    return frame.filter(pl.len().over(column) >= minimum)
+
+
+def rating_rule(source: Interactions, condition: pl.Expr, text: str, min_rating: float | None) -> Rule:
+    if min_rating is not None:
+        condition, text = pl.col("rating") >= min_rating, f"rating >= {min_rating:g}"
+    return Rule("rating", text, lambda frame: frame.filter(condition), "" if source.has_ratings else NO_RATINGS)
+
+
+def duplicate_rule(duplicates: str, text: str) -> Rule:
+    return Rule("duplicates", text, keep_first, "" if duplicates == "first" else "skipped: --duplicates keep")
+
+
+def paper_rules(source: Interactions, duplicates: str, min_rating: float | None, k: int) -> list[Rule]:
+    """Section 5.1. Equal times keep the order of the input, and of a repeated (user, item) pair the earliest action stays."""
+    return [
+        rating_rule(source, pl.col("rating") > PAPER_RATING, f"rating > {PAPER_RATING:g}", min_rating),
+        Rule("order", "by time, equal times as in the input", by_time, "" if source.has_times else NO_TIMES),
+        duplicate_rule(duplicates, "each (user, item) pair once, the earliest"),
+        Rule("k_core", f"users and items with fewer than {k} actions, to a fixed point", partial(core, k)),
+    ]
+
+
+def released_rules(source: Interactions, duplicates: str, min_rating: float | None, k: int) -> list[Rule]:
+    """The released notebook: each minimum once, repeated pairs before the last one only, and no use of the time."""
+    users = partial(at_least, "user", k)
+    items = partial(at_least, "item", RELEASED_ITEM_MINIMUM)
+    return [
+        rating_rule(source, pl.col("rating") >= RELEASED_RATING, f"rating >= {RELEASED_RATING:g}", min_rating),
+        Rule("users", f"users with fewer than {k} actions, once", users),
+        Rule("items", f"items with fewer than {RELEASED_ITEM_MINIMUM} actions, once", items),
+        duplicate_rule(duplicates, "each (user, item) pair once, the first of the file"),
+        Rule("users_again", f"users with fewer than {k} actions, once more", users),
+        Rule("order", "as in the file", unchanged),
+    ]
+
+
+PROTOCOLS = {"paper": paper_rules, "released": released_rules}
+
+
+def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
+    """Apply the rules in turn. Raises InputError, saying what each rule dropped, when nothing is left."""
+    dropped, rows_before = {}, frame.height
+    for rule in tqdm(rules, desc="filtering", disable=None):
+        if rule.skipped:
+            continue
+        left = rule.apply(frame)
+        dropped[rule.name] = frame.height - left.height
+        frame = left
+    if not frame.height:
+        history = "; ".join(f"{rule.text} dropped {dropped[rule.name]}" for rule in rules if dropped.get(rule.name))
+        raise InputError(f"nothing is left of {rows_before} actions: {history}")
+    return Filtered(frame, dropped, {rule.name: rule.skipped or rule.text for rule in rules})

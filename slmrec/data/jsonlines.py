@@ -1,0 +1,112 @@
+"""JSON lines by polars, block by block; only a block that it refuses is looked at line by line."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from slmrec.artifacts import InputError
+from slmrec.data.compressed import line_blocks
+
+MAX_REPORTED = 5  # malformed lines that get a line of their own in the log
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class JsonLines:
+    """The named fields of each line of a file, as data frames in the order of the file.
+
+    `schema` maps a field to pl.String or pl.Float64. A line that is not a JSON object is left out, logged with its number and
+    counted in `malformed`. A field that is missing, or a number that is none, is an InputError unless the field is `optional`.
+    `python_literals` also accepts lines that are Python dictionaries: the meta files of the 2014 release are.
+    """
+
+    path: Path
+    schema: dict[str, pl.DataType]
+    optional: tuple[str, ...] = ()
+    python_literals: bool = False
+    lines: int = 0
+    rows: int = 0
+    malformed: int = 0
+    first_malformed: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        for block in line_blocks(self.path):
+            frame = self._read_strictly(block)
+            if frame is None:
+                frame = self._read_line_by_line(block)
+            self.lines += block.count(b"\n")
+            self.rows += frame.height
+            yield frame
+
+    def _read_strictly(self, block: bytes) -> pl.DataFrame | None:
+        """The block as polars reads it, or None when a line needs a closer look."""
+        try:
+            frame = pl.read_ndjson(io.BytesIO(block), schema=self.schema)
+        except pl.exceptions.ComputeError:
+            return None
+        required = [name for name in self.schema if name not in self.optional]
+        complete = not any(frame[name].null_count() for name in required)
+        return frame if complete else None
+
+    def _read_line_by_line(self, block: bytes) -> pl.DataFrame:
+        columns: dict[str, list] = {name: [] for name in self.schema}
+        for number, line in enumerate(block.split(b"\n"), start=self.lines + 1):
+            if not line.strip():
+                continue
+            try:
+                record = self._parse(line)
+            except (ValueError, SyntaxError, RecursionError) as error:
+                self._count_malformed(number, error)
+                continue
+            for name in self.schema:
+                columns[name].append(self._value(record, name, number))
+        return pl.DataFrame(columns, schema=self.schema)
+
+    def _parse(self, line: bytes) -> dict:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if not self.python_literals:
+                raise
+            record = ast.literal_eval(line.decode("utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("not a JSON object")
+        return record
+
+    def _count_malformed(self, number: int, error: Exception) -> None:
+        self.malformed += 1
+        if self.malformed <= MAX_REPORTED:
+            logger.warning("%s, line %d: left out, it does not parse (%s)", self.path, number, error)
+            self.first_malformed.append(str(number))
+
+    def _value(self, record: dict, name: str, number: int) -> str | float | None:
+        value = record.get(name)
+        if value is None and name in self.optional:
+            return None
+        if value is None:
+            raise InputError(f"{self.path}, line {number}: the field {name!r} is missing")
+        if self.schema[name] == pl.String:
+            return value if isinstance(value, str) else json.dumps(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"{self.path}, line {number}: {name} is {value!r}, not a number")
+        return float(value)
+
+    def refuse_too_many_malformed(self, max_share: float) -> None:
+        """Raise InputError when more than this share of the lines did not parse; to be called after the last line."""
+        total = self.rows + self.malformed
+        if self.malformed > max_share * total:
+            where = ", ".join(self.first_malformed) + (", ..." if self.malformed > len(self.first_malformed) else "")
+            raise InputError(
+                f"{self.path}: {self.malformed} of {total} lines do not parse (line {where}), more than the share of {max_share:g} "
+                "that --max_malformed allows"
+            )

@@ -1,0 +1,106 @@
+"""Numbers users and items, and saves a data set in the layout that slmrec.data.dataset reads."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from slmrec.artifacts import InputError
+
+MIN_ACTIONS = 3  # one each for training, validation and test
+
+
+@dataclass
+class NumberedSequences:
+    """Sequences back to back, and the source ids behind the numbers.
+
+    Attributes:
+        items: int32 [E], 1..N.
+        offsets: int64 [U + 1].
+        timestamps: int64 [E] or None.
+        item_ids: pl.String [N], the source id of item n stands at n - 1.
+        user_ids: pl.String [U].
+    """
+
+    items: np.ndarray
+    offsets: np.ndarray
+    timestamps: np.ndarray | None
+    item_ids: pl.Series
+    user_ids: pl.Series
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def item_map(self) -> str:
+        """sha256 over the source ids in the order of their numbers."""
+        return hashlib.sha256("\n".join(self.item_ids).encode()).hexdigest()
+
+
+def number_by_first_row(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Columns `column` and number (from 0): distinct values in the order in which the input first has them."""
+    first = frame.group_by(column).agg(pl.col("row").min()).sort("row")
+    return first.select(column).with_row_index("number")
+
+
+def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
+    """Group a filtered frame (columns user, item, row, perhaps time) by user, inside a user in the order of the frame."""
+    users, items = number_by_first_row(frame, "user"), number_by_first_row(frame, "item")
+    refuse_short_users(frame)
+    numbered = frame.join(users, on="user", maintain_order="left").rename({"number": "user_number"})
+    numbered = numbered.join(items, on="item", maintain_order="left").sort("user_number", maintain_order=True)
+    lengths = np.bincount(numbered["user_number"].to_numpy(), minlength=users.height)
+    return NumberedSequences(
+        items=(numbered["number"].to_numpy() + 1).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        timestamps=numbered["time"].to_numpy() if "time" in numbered.columns else None,
+        item_ids=items["item"].cast(pl.String),
+        user_ids=users["user"].cast(pl.String),
+    )
+
+
+def refuse_short_users(frame: pl.DataFrame) -> None:
+    short = frame.group_by("user").len().filter(pl.col("len") < MIN_ACTIONS).sort(pl.col("user").cast(pl.String))
+    if short.height:
+        user, actions = short.row(0)
+        raise InputError(
+            f"user {user!r} has {actions} actions and {short.height - 1} other users are as short; {MIN_ACTIONS} are needed "
+            f"(training, validation, test): --k_core {MIN_ACTIONS} or more drops such users"
+        )
+
+
+def tie_share(sequences: NumberedSequences) -> float | None:
+    """Share of users whose last two actions have the same time; None where the source has no times."""
+    if sequences.timestamps is None:
+        return None
+    last = sequences.offsets[1:] - 1
+    return float(np.mean(sequences.timestamps[last] == sequences.timestamps[last - 1]))
+
+
+def describe(sequences: NumberedSequences) -> dict:
+    """The counts that stats.json starts with."""
+    users, items, actions = len(sequences.user_ids), len(sequences.item_ids), len(sequences.items)
+    return {
+        "users": users,
+        "items": items,
+        "interactions": actions,
+        "density": actions / (users * items),
+        "mean_length": float(sequences.lengths.mean()),
+        "median_length": float(np.median(sequences.lengths)),
+        "last_two_tie_share": tie_share(sequences),
+    }
+
+
+def save_sequences(sequences: NumberedSequences, titles: pl.Series, directory: Path) -> None:
+    """Write sequences.npz, items.csv and users.csv."""
+    arrays = {"items": sequences.items, "offsets": sequences.offsets}
+    if sequences.timestamps is not None:
+        arrays["timestamps"] = sequences.timestamps
+    np.savez(directory / "sequences.npz", **arrays)
+    items = pl.DataFrame({"source_id": sequences.item_ids, "title": titles}).with_row_index("id", 1)
+    items.write_csv(directory / "items.csv")
+    sequences.user_ids.to_frame("source_id").with_row_index("id").write_csv(directory / "users.csv")

@@ -1,0 +1,36 @@
+"""What a conventional recommender adds to the Recommender contract: how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from slmrec.recommender import Recommender
+
+# (vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> scalar: the next-item loss, which the training loop chooses.
+ItemLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Encoder(Recommender):
+    """A conventional sequential recommender.
+
+    A subclass implements `encode`, `item_matrix` and, where it can be trained at every position, `encode_positions`. A model with
+    an objective of its own (cloze, contrastive terms, reconstruction) overrides `training_loss`.
+
+    Randomness of a forward pass must come from torch's global generator, which is what the training loop saves and restores.
+    """
+
+    def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the model predicts with after each history item, float32 [T, d]; later items do not influence earlier rows."""
+        raise NotImplementedError(f"{type(self).__name__} has one prediction per user, not one per position")
+
+    def training_loss(self, batch: dict[str, torch.Tensor], targets: str, item_loss: ItemLoss) -> dict[str, torch.Tensor]:
+        """The objective of one training batch as named scalars, among them `total`, which is minimised.
+
+        Args:
+            batch: a batch of `slmrec.data.batches.SplitRows(dataset, "train", max_length, targets)`.
+            targets: "all" (batch["targets"] is [T]) or "last" ([B]).
+        """
+        vectors = self.encode_positions(batch) if targets == "all" else self.encode(batch)
+        return {"total": item_loss(vectors, self.item_matrix(), batch["targets"])}

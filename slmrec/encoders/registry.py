@@ -1,0 +1,70 @@
+"""The conventional recommenders by name, each with the values that it is trained with by default and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slmrec.artifacts import InputError
+from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.sasrec import SASRec
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One model.
+
+    Attributes:
+        encoder: its class, built as encoder(num_items=N, **architecture).
+        architecture: default of every other constructor argument; each is a flag of train_sr_trad.py.
+        training: defaults of the training flags.
+    """
+
+    encoder: type[Encoder]
+    architecture: dict[str, int | float]
+    training: dict[str, int | float | str]
+
+
+ENCODERS = {
+    "sasrec": Registered(
+        SASRec,
+        architecture={
+            "hidden_size": 128,  # paper, Section 5.1
+            "num_layers": 2,  # paper, Section 5.1
+            "num_heads": 2,
+            "dropout": 0.5,
+            "max_length": 30,  # released code, which feeds the LLM 30 items
+        },
+        training={
+            "targets": "all",
+            "learning_rate": 1e-3,
+            "batch_size": 256,
+            "num_epochs": 100,
+            "patience": 5,
+            "weight_decay": 0.0,
+        },
+    ),
+}
+
+
+def registered(model: str) -> Registered:
+    """Raises InputError that lists the names there are."""
+    if model not in ENCODERS:
+        raise InputError(f"--model {model}: choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[model]
+
+
+def with_defaults(model: str, defaults: dict, given: dict) -> dict:
+    """The defaults of a model with the flags that were given (not None) in their place.
+
+    Raises InputError when a flag is given that the model does not have.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    unknown = sorted(chosen.keys() - defaults.keys())
+    if unknown:
+        raise InputError(f"--{unknown[0]}: {model} has no such setting (it has {', '.join(defaults)})")
+    return defaults | chosen
+
+
+def build_encoder(model: str, num_items: int, architecture: dict) -> Encoder:
+    """A freshly initialised model; `architecture` holds every constructor argument but the number of items."""
+    return registered(model).encoder(num_items=num_items, **architecture)

@@ -1,0 +1,229 @@
+"""Leave-one-out evaluation of any Recommender: the rank of each user's target among candidates, or among all items.
+
+rank = 1 + number of rivals that score at least as high as the target, so a tie counts against the target and a model that
+scores everything alike gets the last place, not the first. Scores that are not finite stop the run.
+
+Shapes: U users in all, B in a batch, d the width of the vectors, C candidates, N items.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from slmrec.artifacts import InputError
+from slmrec.data.batches import SplitRows
+from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests, whole_sequences
+from slmrec.data.dataset import PAD, SequenceDataset
+from slmrec.evaluation.metrics import summarise
+from slmrec.recommender import Recommender
+
+MIN_ACTIONS = 3  # one to read, one target for validation, one for test
+SCORE_FLOATS = 2**24  # floats that scoring may hold at once (64 MiB); batches are cut into pieces that keep to it
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Evaluation:
+    """The outcome of `evaluate_recommender`.
+
+    Attributes:
+        metrics: {"sampled": {...}, "full": {...}}, as far as asked for; fractions, ready for metrics.json.
+        ranks: the same keys, int32 [U] in the order of the data set's users.
+        seconds: wall time of "encode", "candidates" (drawing them) and "score".
+    """
+
+    metrics: dict[str, dict]
+    ranks: dict[str, np.ndarray]
+    seconds: dict[str, float]
+
+
+def evaluate_recommender(
+    model: Recommender,
+    dataset: SequenceDataset,
+    split: str,
+    *,
+    seed: int = 0,
+    num_candidates: int = 999,
+    sampled: bool = True,
+    full_ranking: bool = False,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Evaluation:
+    """Rank every user's target of a split.
+
+    Args:
+        model: stands on `device` already; its training flags are as before afterwards.
+        split: "valid" or "test".
+        seed: of the candidates, not of the model.
+        sampled: rank among `num_candidates` items that the user never touched.
+        full_ranking: rank among all items, those masked that the user touched at any time, except the target.
+
+    Raises InputError when a user has too few actions or the model's vectors or scores are not finite.
+    """
+    if not sampled and not full_ranking:
+        raise ValueError("nothing to do: neither sampled nor full ranking is asked for")
+    rows = _split_rows(dataset, split, model.max_length)
+    seconds = {"encode": 0.0, "candidates": 0.0, "score": 0.0}
+    rankings = {"sampled": _SampledRanking(dataset, split, seed, num_candidates, seconds)} if sampled else {}
+    rankings |= {"full": _FullRanking(dataset, seconds)} if full_ranking else {}
+    order = np.argsort(-rows.lengths, kind="stable")  # like lengths together: little padding; the longest show their memory first
+    with _evaluating(model), torch.inference_mode():
+        for start in tqdm(range(0, len(order), batch_size), desc=f"ranking {split}", disable=None if progress else True):
+            batch = rows.collate(order[start : start + batch_size])
+            users = batch["users"].numpy()
+            with _timed(seconds, "encode"):
+                on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+                vectors = model.encode(on_device)  # [B, d]
+                _require_finite(vectors, users, "user vector")
+            for ranking in rankings.values():
+                ranking.add(model, users, vectors, on_device["targets"])
+    metrics = {name: ranking.metrics() for name, ranking in rankings.items()}
+    return Evaluation(metrics, {name: ranking.ranks for name, ranking in rankings.items()}, seconds)
+
+
+class _SampledRanking:
+    """Ranks among candidates, as the batches come in."""
+
+    def __init__(self, dataset: SequenceDataset, split: str, seed: int, num_candidates: int, seconds: dict[str, float]):
+        self.dataset, self.split, self.seed, self.num_candidates = dataset, split, seed, num_candidates
+        self.seconds = seconds
+        self.ranks = np.zeros(dataset.num_users, dtype=np.int32)
+        self.counts = np.zeros(dataset.num_users, dtype=np.int32)  # candidates without PAD
+        self.digests = np.zeros((dataset.num_users, 32), dtype=np.uint8)
+
+    def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
+        with _timed(self.seconds, "candidates"):
+            candidates = draw_candidates(
+                self.seed, self.split, users, *whole_sequences(self.dataset, users), self.dataset.num_items, self.num_candidates
+            )
+            self.counts[users] = (candidates != PAD).sum(axis=1)
+            self.digests[users] = row_digests(candidates)
+        row_floats = max(self.num_candidates * vectors.shape[1], self.dataset.num_items + 1)
+        with _timed(self.seconds, "score"):
+            rivals = torch.from_numpy(candidates).to(vectors.device, torch.int64)
+            for piece in _pieces(len(users), row_floats):
+                self.ranks[users[piece]] = _sampled_ranks(model, users[piece], vectors[piece], targets[piece], rivals[piece])
+
+    def metrics(self) -> dict:
+        fewest = int(self.counts.min())
+        small = fewest < self.num_candidates
+        if small:
+            _warn_small_catalogue(self.dataset.num_items, self.num_candidates, fewest)
+        return summarise(self.ranks) | {
+            "candidates": fewest,  # of the user with the fewest, where the catalogue is small; else everybody's number
+            "small_catalogue": small,
+            "candidates_digest": candidates_digest(self.digests),
+            "seed": self.seed,
+        }
+
+
+class _FullRanking:
+    """Ranks among all items, as the batches come in."""
+
+    def __init__(self, dataset: SequenceDataset, seconds: dict[str, float]):
+        self.dataset, self.seconds = dataset, seconds
+        self.ranks = np.zeros(dataset.num_users, dtype=np.int32)
+
+    def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
+        with _timed(self.seconds, "score"):
+            for piece in _pieces(len(users), self.dataset.num_items + 1):
+                touched = whole_sequences(self.dataset, users[piece])
+                self.ranks[users[piece]] = _full_ranks(model, users[piece], vectors[piece], targets[piece], *touched)
+
+    def metrics(self) -> dict:
+        return summarise(self.ranks) | {"items": self.dataset.num_items}
+
+
+def _sampled_ranks(
+    model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor, rivals: torch.Tensor
+) -> np.ndarray:
+    """Ranks [B] of targets [B] among rivals int64 [B, C], in which PAD stands for nobody."""
+    scores = model.score(vectors, torch.cat([targets.unsqueeze(1), rivals], dim=1))  # [B, 1 + C]
+    scores[:, 1:].masked_fill_(rivals == PAD, 0.0)  # whatever the model gives PAD is not a score
+    _require_finite(scores, users, "score")
+    ahead = (scores[:, 1:] >= scores[:, :1]) & (rivals != PAD)
+    return 1 + ahead.sum(dim=1, dtype=torch.int32).cpu().numpy()
+
+
+def _full_ranks(
+    model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor, touched: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """Ranks [B] of targets [B] among all items but those touched (back to back [T], lengths [B])."""
+    scores = model.score_all(vectors)  # [B, N + 1]
+    scores[:, PAD] = 0.0
+    _require_finite(scores, users, "score")
+    positives = scores.gather(1, targets.unsqueeze(1))  # taken before the mask: the target is one of the touched items
+    row = torch.from_numpy(np.repeat(np.arange(len(users)), lengths)).to(scores.device)
+    scores[row, torch.from_numpy(touched).to(scores.device, torch.int64)] = -math.inf
+    scores[:, PAD] = -math.inf
+    return 1 + (scores >= positives).sum(dim=1, dtype=torch.int32).cpu().numpy()
+
+
+def _split_rows(dataset: SequenceDataset, split: str, max_length: int) -> SplitRows:
+    """The rows of a split, one for each user of the data set, row u being user u."""
+    if split not in ("valid", "test"):
+        raise ValueError(f"split {split!r}: valid and test have targets to rank")
+    if not dataset.num_users:
+        raise InputError("the data set has no users to evaluate")
+    short = np.flatnonzero(dataset.lengths < MIN_ACTIONS)
+    if len(short):
+        raise InputError(
+            f"user {short[0]} has {dataset.lengths[short[0]]} actions where {MIN_ACTIONS} are needed "
+            f"({len(short)} such users); process the data again with a k-core of at least {MIN_ACTIONS}"
+        )
+    return SplitRows(dataset, split, max_length)
+
+
+def _require_finite(values: torch.Tensor, users: np.ndarray, what: str) -> None:
+    """Raise InputError that names the first user whose row of values [B, ...] holds a NaN or an infinity."""
+    if all(math.isfinite(extreme) for extreme in values.aminmax()):  # one pass and no copy; NaN goes through to both
+        return
+    row = int((~values.isfinite()).any(dim=1).nonzero()[0])
+    raise InputError(f"user {users[row]}: the model gives a {what} that is not finite (NaN or infinity); nothing was ranked")
+
+
+@contextlib.contextmanager
+def _evaluating(model: Recommender) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every part is in the mode it had (a frozen part stays as it was)."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the wall time of the body to seconds[name]; each body ends by reading a result, so queued kernels are in it."""
+    started = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - started
+
+
+def _pieces(num_rows: int, row_floats: int) -> Iterator[slice]:
+    """Slices of num_rows rows, each within SCORE_FLOATS floats (but at least one row)."""
+    size = max(1, SCORE_FLOATS // row_floats)
+    return (slice(start, start + size) for start in range(0, num_rows, size))
+
+
+@functools.cache  # once per run, not once per epoch
+def _warn_small_catalogue(num_items: int, num_candidates: int, fewest: int) -> None:
+    logger.warning(
+        "the catalogue has %d items, so users have as few as %d candidates where %d are asked for; "
+        "targets are ranked against all there are, and the metrics are easier to reach than the paper's",
+        num_items, fewest, num_candidates,
+    )

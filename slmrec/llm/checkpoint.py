@@ -1,0 +1,143 @@
+"""Saving and loading an E-LLMRec: what makes it up lies in one directory, the frozen backbone excepted.
+
+    recommender.json            architecture: base model, layers, prompt tokens, targets, supervised layers ...
+    heads.safetensors           the linear layers outside the backbone
+    adapter_model.safetensors   LoRA, with adapter_config.json (peft's own format), or
+    backbone/                   the whole trained backbone (Hugging Face format), for --train_strategy full
+    item_embeddings.safetensors in the stage directory only; its checkpoint-N directories share it
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel
+
+from slmrec.artifacts import MANIFEST, InputError, file_sha256, json_sha256, read_json, read_manifest, write_json
+from slmrec.config import EllmArguments
+from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
+from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
+from slmrec.llm.recommender import EllmRecommender
+
+RECOMMENDER = "recommender.json"
+HEADS = "heads.safetensors"
+EMBEDDINGS = "item_embeddings.safetensors"
+BACKBONE = "backbone"
+
+
+def resolve_train_strategy(arguments: EllmArguments) -> str:
+    """`auto` trains a random checkpoint of ours whole and puts LoRA on anything pretrained."""
+    if arguments.train_strategy != "auto":
+        return arguments.train_strategy
+    return "full" if written_by_this_project(arguments.base_model) else "lora"
+
+
+def new_recommender(
+    arguments: EllmArguments, item_embeddings: torch.Tensor, dtype: torch.dtype = torch.float32, supervised_layers=()
+) -> EllmRecommender:
+    """Build an untrained E-LLMRec on its base model. `dtype` is that of frozen weights; trained ones are float32."""
+    strategy = resolve_train_strategy(arguments)
+    prompt = tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets)
+    backbone = load_backbone(arguments.base_model, arguments.num_layers, torch.float32 if strategy == "full" else dtype)
+    if strategy == "lora":
+        targets = arguments.lora_target_modules
+        backbone = add_lora(backbone, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, targets)
+    return EllmRecommender(
+        backbone,
+        item_embeddings,
+        prompt,
+        max_length=arguments.max_length,
+        targets=arguments.targets,
+        encoding=arguments.encoding,
+        supervised_layers=tuple(supervised_layers),
+    )
+
+
+def save_weights(model: EllmRecommender, base_model: str, directory: Path) -> None:
+    """Write everything but the item embeddings into `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(model.heads().state_dict(), directory / HEADS)
+    lora = isinstance(model.backbone, PeftModel)
+    model.backbone.save_pretrained(directory if lora else directory / BACKBONE)
+    description = {
+        "base_model": base_model,
+        "train_strategy": "lora" if lora else "full",
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "targets": model.targets,
+        "max_length": model.max_length,
+        "encoding": model.encoding,
+        "supervised_layers": [int(layer) for layer in model.block_projections],
+        "prompt": asdict(model.prompt),
+    }
+    write_json(directory / RECOMMENDER, description)
+
+
+def save_item_embeddings(model: EllmRecommender, directory: Path) -> None:
+    save_file({"item_embedding": model.item_matrix().contiguous()}, directory / EMBEDDINGS)
+
+
+def restore_weights(model: EllmRecommender, directory: Path) -> None:
+    """Put the trained weights of a checkpoint of the same architecture into `model`."""
+    model.heads().load_state_dict(load_file(directory / HEADS))
+    if isinstance(model.backbone, PeftModel):
+        model.backbone.load_adapter(directory, "default", is_trainable=True)
+    else:
+        model.backbone.load_state_dict(AutoModel.from_pretrained(directory / BACKBONE).state_dict())
+
+
+def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torch.dtype = torch.float32) -> EllmRecommender:
+    """Load a teacher or student from its stage directory or from a checkpoint-N inside one, on the CPU.
+
+    `encoding` overrides the one it was trained with; the results are equal.
+    """
+    directory = Path(directory)
+    if not (directory / RECOMMENDER).is_file():
+        raise InputError(f"{directory}: no E-LLMRec here (it has no {RECOMMENDER})")
+    saved = read_json(directory / RECOMMENDER)
+    embeddings = load_file(model_stage(directory) / EMBEDDINGS)["item_embedding"]
+    model = EllmRecommender(
+        _load_trained_backbone(directory, saved, dtype),
+        embeddings,
+        Prompt(tuple(saved["prompt"]["before"]), tuple(saved["prompt"]["after"])),
+        max_length=saved["max_length"],
+        targets=saved["targets"],
+        encoding=encoding or saved["encoding"],
+        supervised_layers=tuple(saved["supervised_layers"]),
+    )
+    model.heads().load_state_dict(load_file(directory / HEADS))
+    return model
+
+
+def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> nn.Module:
+    if saved["train_strategy"] == "full":
+        return AutoModel.from_pretrained(directory / BACKBONE, dtype=dtype, attn_implementation="sdpa")
+    width = load_backbone_config(saved["base_model"]).hidden_size
+    if width != saved["hidden_size"]:
+        raise InputError(f"{directory}: its adapters are {saved['hidden_size']} wide, {saved['base_model']} is {width}")
+    return PeftModel.from_pretrained(load_backbone(saved["base_model"], saved["num_layers"], dtype), directory)
+
+
+def model_stage(directory: str | Path) -> Path:
+    """The stage directory of a model directory, which is itself or, for a checkpoint-N, its parent."""
+    directory = Path(directory)
+    nested = directory.name.startswith("checkpoint-") and not (directory / MANIFEST).exists()
+    return directory.parent if nested else directory
+
+
+def model_input(directory: str | Path, stage: str | tuple[str, ...]) -> dict:
+    """Describe a model as a stage input, like `artifacts.stage_input`; a checkpoint-N adds its own weights to the digest."""
+    directory = Path(directory)
+    manifest = read_manifest(model_stage(directory), stage)
+    described = {"directory": str(directory), "stage": manifest["stage"], "digest": manifest["digest"]}
+    if model_stage(directory) == directory:
+        return described
+    if not (directory / RECOMMENDER).is_file():
+        raise InputError(f"{directory}: not a checkpoint of an E-LLMRec (it has no {RECOMMENDER})")
+    weights = [file_sha256(path) for path in sorted(directory.rglob("*.safetensors"))]
+    return described | {"digest": json_sha256([manifest["digest"], weights])}

@@ -1,0 +1,192 @@
+"""Training a conventional recommender: epochs, selection on validation MRR, early stopping, resuming.
+
+Nothing here knows a particular model; what is minimised comes from `Encoder.training_loss`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from slmrec.artifacts import InputError
+from slmrec.data.batches import Batch, SplitRows
+from slmrec.data.dataset import SequenceDataset
+from slmrec.encoders.encoder import Encoder
+from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.training.catalogue_loss import catalogue_cross_entropy
+
+CHECKPOINT = "checkpoint.pt"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What determines a training run beside the model and the data; see TrainEncoderArguments for the fields."""
+
+    targets: str
+    learning_rate: float
+    batch_size: int
+    num_epochs: int
+    patience: int
+    weight_decay: float
+    seed: int
+
+
+@dataclass
+class Progress:
+    """Where a run stands after an epoch.
+
+    Attributes:
+        history: one entry per finished epoch: epoch (from 1), each loss term, valid_MRR, train_seconds, valid_seconds.
+        best: state dict of the epoch with the highest validation MRR (the earliest of equals).
+    """
+
+    history: list[dict]
+    best: dict[str, torch.Tensor]
+
+    @property
+    def best_epoch(self) -> int:
+        """0 before the first epoch."""
+        return max(self.history, key=lambda entry: entry["valid_MRR"])["epoch"] if self.history else 0
+
+    def finished(self, settings: LoopSettings) -> bool:
+        epoch = len(self.history)
+        return epoch >= settings.num_epochs or epoch - self.best_epoch >= settings.patience
+
+
+def train_encoder(
+    model: Encoder, dataset: SequenceDataset, settings: LoopSettings, directory: Path, device: torch.device
+) -> list[dict]:
+    """Train until validation MRR has not risen for `patience` epochs, and leave the best epoch's weights in the model.
+
+    Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end;
+    on the CPU a resumed run gives exactly the weights of an uninterrupted one. TensorBoard logs go to `runs/` below the directory.
+
+    Returns:
+        The history, see Progress.
+    """
+    rows = SplitRows(dataset, "train", model.max_length, settings.targets)
+    if not len(rows):
+        raise InputError("no user has a training target with a history before it (four actions are needed)")
+    if rows.left_out:
+        logger.info("%d of %d users have three actions and give no training row", rows.left_out, dataset.num_users)
+    model.to(device)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    checkpoint = directory / CHECKPOINT
+    progress = load_checkpoint(checkpoint, model, optimizer, device) if checkpoint.exists() else Progress([], {})
+    with SummaryWriter(str(directory / "runs"), purge_step=len(progress.history) + 1) as writer:
+        while not progress.finished(settings):
+            entry = run_epoch(model, rows, optimizer, settings, len(progress.history) + 1, device)
+            record(entry, writer)
+            progress.history.append(entry)
+            if progress.best_epoch == entry["epoch"]:
+                progress.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            save_checkpoint(checkpoint, model, optimizer, progress)
+    model.load_state_dict(progress.best)
+    checkpoint.unlink()
+    return progress.history
+
+
+def run_epoch(
+    model: Encoder,
+    rows: SplitRows,
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    epoch: int,
+    device: torch.device,
+) -> dict:
+    """One pass over the training rows, then validation; returns the epoch's history entry."""
+    started = time.perf_counter()
+    terms = train_epoch(model, rows, optimizer, settings, epoch, device)
+    trained = time.perf_counter()
+    evaluation = evaluate_recommender(model, rows.dataset, "valid", device=device)
+    mrr = evaluation.metrics["sampled"]["MRR"]
+    seconds = {"train_seconds": round(trained - started, 3), "valid_seconds": round(time.perf_counter() - trained, 3)}
+    return {"epoch": epoch, "loss": terms.pop("total"), **terms, "valid_MRR": mrr, **seconds}
+
+
+def train_epoch(
+    model: Encoder,
+    rows: SplitRows,
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    epoch: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """One pass over the training rows; returns the mean of each loss term per target. Raises InputError when it diverges."""
+    model.train()
+    sums: dict[str, torch.Tensor] = {}
+    num_targets = 0
+    batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
+    num_batches = math.ceil(len(rows) / settings.batch_size)
+    for batch in tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False):
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        terms = model.training_loss(batch, settings.targets, catalogue_cross_entropy)
+        optimizer.zero_grad()
+        terms["total"].backward()
+        optimizer.step()
+        weight = len(batch["targets"])
+        num_targets += weight
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + weight * value.detach().double()
+    means = {name: float(total) / num_targets for name, total in sums.items()}
+    if not all(map(math.isfinite, means.values())):
+        raise InputError(f"epoch {epoch}: training diverged (loss {means}); try a lower --learning_rate")
+    return means
+
+
+def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    """The training rows in an order that only (seed, epoch) determines."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+    return (rows.collate(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+
+
+def record(entry: dict, writer: SummaryWriter) -> None:
+    """Show an epoch's entry on the terminal and in TensorBoard."""
+    for name, value in entry.items():
+        if name != "epoch":
+            writer.add_scalar(name, value, entry["epoch"])
+    logger.info(
+        "epoch %d: loss %.4f, validation MRR %.4f, %.1f s + %.1f s",
+        *(entry[name] for name in ("epoch", "loss", "valid_MRR", "train_seconds", "valid_seconds")),
+    )
+
+
+def save_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Everything that the next epoch depends on, written under a temporary name and renamed."""
+    content = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best": progress.best,
+        "history": progress.history,
+        "cpu_generator": torch.get_rng_state(),
+        "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress:
+    """Put model, optimizer and generators into the state of a checkpoint (tensors and plain values only, never code)."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    torch.set_rng_state(content["cpu_generator"])
+    if device.type == "cuda" and content["cuda_generators"]:
+        torch.cuda.set_rng_state_all(content["cuda_generators"])
+    logger.info("resuming after epoch %d", len(content["history"]))
+    return Progress(content["history"], content["best"])

@@ -1,0 +1,134 @@
+"""What finetune.py and distill.py share: open inputs, train with an objective, save the best model as a stage directory."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from slmrec.artifacts import InputError, Stage, read_manifest, require_same_item_map, stage_input
+from slmrec.config import EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
+from slmrec.data.batches import SplitRows
+from slmrec.data.dataset import load_dataset
+from slmrec.llm.backbone import backbone_input, count_parameters
+from slmrec.llm.checkpoint import resolve_train_strategy, save_item_embeddings, save_weights
+from slmrec.llm.recommender import EllmRecommender
+from slmrec.runtime import pick_device
+from slmrec.training.trainer import Objective, RecommenderTrainer, hugging_face_arguments, last_whole_checkpoint
+
+# Training arguments that change how a run goes but not what it computes; they are no part of its identity.
+BOOKKEEPING = {"device", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
+
+
+def open_stage(
+    name: str,
+    output: OutputArguments,
+    model: EllmArguments,
+    inputs: EllmInputs,
+    training: LlmTrainingArguments,
+    *,
+    extra_config: dict | None = None,
+    extra_inputs: dict | None = None,
+) -> Stage:
+    """Check that the inputs fit together and describe the run. Raises InputError before anything is loaded or written."""
+    require_same_item_map(inputs.data, inputs.embeddings)
+    training.precision = resolve_precision(training)
+    config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
+    del config["base_model"]  # an input with a digest, not a name
+    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | (extra_config or {})
+    described = {
+        "data": stage_input(inputs.data, "data"),
+        "embeddings": stage_input(inputs.embeddings, "embeddings"),
+        "base_model": backbone_input(model.base_model),
+    }
+    return Stage(
+        name,
+        output.output_dir,
+        config,
+        described | (extra_inputs or {}),
+        overwrite=output.overwrite_output_dir,
+        resumable=True,
+        item_map=read_manifest(inputs.data)["item_map"],
+        seed=training.seed,
+    )
+
+
+def resolve_precision(training: LlmTrainingArguments) -> str:
+    """`auto` is bf16 (mixed precision) on a GPU that has it and fp32 elsewhere."""
+    device = pick_device(training.device)
+    if training.precision != "auto":
+        return training.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def frozen_dtype(training: LlmTrainingArguments) -> torch.dtype:
+    """The dtype in which weights that are not trained are kept."""
+    return torch.bfloat16 if resolve_precision(training) == "bf16" else torch.float32
+
+
+def train_and_save(
+    stage: Stage, model: EllmRecommender, objective: Objective, arguments: EllmArguments, data: str, training: LlmTrainingArguments
+) -> None:
+    """Train, keep the checkpoint with the best validation MRR, and write it with its history into the stage directory."""
+    rows = SplitRows(load_dataset(data), "train", arguments.max_length, arguments.targets)
+    if rows.left_out:
+        print(f"{rows.left_out} users have no history in their training part and give no training row", flush=True)
+    if not len(rows):
+        raise InputError(f"{data}: no user has a training row")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(stage.path / "runs")
+    try:
+        settings = hugging_face_arguments(training, stage.path, training.precision == "bf16")
+    except ValueError as error:
+        raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
+    trainer = RecommenderTrainer(
+        model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model
+    )
+    outcome = trainer.train(resume_from_checkpoint=_resume_point(stage, training))
+    save_weights(model, arguments.base_model, stage.path)
+    save_item_embeddings(model, stage.path)
+    stage.device = str(settings.device)
+    stage.metrics = _training_metrics(trainer, model, outcome.metrics["train_runtime"], len(rows))
+
+
+def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
+    if training.resume_from_checkpoint:
+        if not (Path(training.resume_from_checkpoint) / "trainer_state.json").is_file():
+            raise InputError(f"--resume_from_checkpoint {training.resume_from_checkpoint}: not a whole checkpoint of a training run")
+        return training.resume_from_checkpoint
+    checkpoint = last_whole_checkpoint(stage.path)
+    if checkpoint:
+        print(f"Going on from {checkpoint}", flush=True)
+    return str(checkpoint) if checkpoint else None
+
+
+def _training_metrics(trainer: RecommenderTrainer, model: EllmRecommender, seconds: float, rows: int) -> dict:
+    history = validation_history(trainer.state.log_history)
+    best = max(history, key=lambda entry: entry["valid"]["MRR"])
+    return {
+        "valid": {"sampled": best["valid"]},
+        "best_step": best["step"],
+        "steps": trainer.state.global_step,
+        "training_rows": rows,
+        "train_seconds": round(seconds, 2),
+        **count_parameters(model),
+        "history": history,
+    }
+
+
+def validation_history(log_history: list[dict]) -> list[dict]:
+    """One entry per validation: its metrics, and the mean of every loss term over the steps since the one before."""
+    history, terms = [], defaultdict(list)
+    for entry in log_history:
+        if "eval_MRR" in entry:
+            valid = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+            losses = {name: sum(values) / len(values) for name, values in terms.items()}
+            history.append({"step": entry["step"], "valid": valid, "train": losses})
+            terms.clear()
+        else:
+            for name, value in entry.items():
+                if name.startswith("loss"):
+                    terms[name].append(value)
+    return history

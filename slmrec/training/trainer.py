@@ -1,0 +1,128 @@
+"""The Hugging Face Trainer for both LLM stages: an objective instead of a model loss, our protocol instead of a loss on rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainingArguments
+
+from slmrec.config import LlmTrainingArguments
+from slmrec.data.batches import SplitRows
+from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.llm.checkpoint import restore_weights, save_weights
+from slmrec.llm.recommender import EllmRecommender
+
+Objective = Callable[[EllmRecommender, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+TRAINER_STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
+
+
+def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
+    """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1)."""
+    own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint"}
+    passed = {name: value for name, value in vars(arguments).items() if name not in own}
+    built = TrainingArguments(
+        output_dir=str(output_dir),
+        eval_strategy="steps",
+        eval_steps=arguments.save_steps,
+        load_best_model_at_end=True,
+        metric_for_best_model="MRR",
+        greater_is_better=True,
+        bf16=bf16,
+        use_cpu=arguments.device == "cpu",
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="tensorboard",
+        **passed,
+    )
+    if built.n_gpu > 1:  # batches are flat, DataParallel would cut them in the wrong places; torchrun uses several GPUs
+        built._n_gpu = 1
+    return built
+
+
+def last_whole_checkpoint(directory: Path) -> Path | None:
+    """The latest checkpoint-N that a kill did not cut short."""
+    whole = [path for path in directory.glob("checkpoint-*") if (path / TRAINER_STATE).is_file()]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+class RecommenderTrainer(Trainer):
+    """Trains an E-LLMRec by an objective and validates it by ranking.
+
+    Args:
+        objective: `objective(model, batch)` gives named scalar terms, of which `loss` is minimised and all are logged.
+        rows: the training rows; validation uses the same data set.
+        settings: our training arguments (`hugging_face_arguments` made `args` of them).
+        base_model: recorded in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: EllmRecommender,
+        args: TrainingArguments,
+        *,
+        objective: Objective,
+        rows: SplitRows,
+        settings: LlmTrainingArguments,
+        base_model: str,
+    ):
+        super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate)
+        self.objective, self.settings, self.base_model = objective, settings, base_model
+        self._term_sums: dict[str, float] = defaultdict(float)
+        self._term_count = 0
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The objective's loss, weighted by this batch's share of the targets of the optimiser step.
+
+        So (batch 8) and (2 batches of 4, accumulated) give the same gradient also when the batches hold different numbers of
+        targets. The Trainer divides by the number of accumulated batches afterwards, hence that factor.
+        """
+        terms = self.objective(model, inputs)
+        for name, term in terms.items():
+            self._term_sums[name] += float(term.detach())
+        self._term_count += 1
+        share = len(inputs["targets"]) / int(num_items_in_batch)
+        return terms["loss"] * share * self.current_gradient_accumulation_steps
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        return sum(len(batch["targets"]) for batch in batch_samples)
+
+    def log(self, logs, *args, **kwargs):
+        """Add the mean of every term of the objective since the last log line."""
+        if "loss" in logs and self._term_count:
+            means = {f"loss_{name}": total / self._term_count for name, total in self._term_sums.items() if name != "loss"}
+            logs = logs | means
+            self._term_sums.clear()
+            self._term_count = 0
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Validation by the 1 + 999 protocol; the best checkpoint is chosen by its MRR."""
+        evaluation = evaluate_recommender(
+            self.model,
+            self.train_dataset.dataset,
+            "valid",
+            seed=self.settings.candidates_seed,
+            num_candidates=self.settings.num_candidates,
+            batch_size=self.args.per_device_eval_batch_size,
+            device=self.args.device,
+            progress=not self.args.disable_tqdm,
+        )
+        sampled = evaluation.metrics["sampled"]
+        metrics = {f"{metric_key_prefix}_{name}": sampled[name] for name in ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # -- checkpoints: only what was trained, in our own layout, and no pickle ---------------------------------------------------
+
+    def _save(self, output_dir=None, state_dict=None):
+        save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        restore_weights(model or self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self):
+        restore_weights(self.model, Path(self.state.best_model_checkpoint))

@@ -1,0 +1,52 @@
+"""Stage 1: train a conventional sequential recommender, whose item embeddings the LLM stages read.
+
+    python train_sr_trad.py --model sasrec --data runs/beauty/data --output_dir runs/beauty/sasrec
+"""
+
+from __future__ import annotations
+
+from transformers import HfArgumentParser
+
+from slmrec.artifacts import Stage, stage_input
+from slmrec.config import EncoderArguments, OutputArguments, TrainEncoderArguments
+from slmrec.data.dataset import load_dataset
+from slmrec.encoders.checkpoint import save_encoder
+from slmrec.encoders.registry import build_encoder, registered, with_defaults
+from slmrec.runtime import pick_device, run_main, seed_everything
+from slmrec.training.encoder_loop import LoopSettings, train_encoder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = HfArgumentParser((EncoderArguments, TrainEncoderArguments, OutputArguments), description=__doc__.splitlines()[0])
+    encoder, training, output = parser.parse_args_into_dataclasses(arguments)
+    defaults = registered(encoder.model)
+    architecture = with_defaults(encoder.model, defaults.architecture, encoder.architecture())
+    settings = LoopSettings(seed=training.seed, **with_defaults(encoder.model, defaults.training, training.settings()))
+    device = pick_device(training.device)
+    dataset = load_dataset(training.data)
+
+    config = {"model": encoder.model, "num_items": dataset.num_items, "architecture": architecture, "training": vars(settings)}
+    stage = Stage(
+        "encoder", output.output_dir, config, {"data": stage_input(training.data, "data")},
+        overwrite=output.overwrite_output_dir, resumable=True, item_map=dataset.item_map, seed=settings.seed,
+    )
+    if stage.up_to_date:
+        return
+    with stage:
+        stage.device = str(device)
+        seed_everything(settings.seed)
+        model = build_encoder(encoder.model, dataset.num_items, architecture)
+        history = train_encoder(model, dataset, settings, stage.path, device)
+        save_encoder(model, stage.path)
+        best = max(history, key=lambda entry: entry["valid_MRR"])
+        stage.metrics = {
+            "best_epoch": best["epoch"],
+            "valid": {"sampled": {"MRR": best["valid_MRR"]}},
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "history": history,
+        }
+    print(f"{output.output_dir}: {encoder.model}, validation MRR {best['valid_MRR']:.4f} after epoch {best['epoch']}")
+
+
+if __name__ == "__main__":
+    run_main(main)
