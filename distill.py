@@ -10,7 +10,11 @@ from dataclasses import asdict
 
 from transformers import HfArgumentParser
 
+from slmrec.artifacts import stage_input
 from slmrec.config import DistillationArguments, EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
+from slmrec.data.batches import SplitRows
+from slmrec.data.dataset import load_dataset
+from slmrec.distillation.cache import CacheKey, cached_teacher
 from slmrec.distillation.compatibility import require_fitting_teacher
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher
@@ -26,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs, model_arguments, distillation, training, output = parser.parse_args_into_dataclasses(argv)
     teacher_layers, student_layers = require_fitting_teacher(distillation, model_arguments, inputs)
     config = asdict(distillation)
-    del config["teacher"]  # an input with a digest, not a name
+    del config["teacher"], config["teacher_cache"]  # an input with a digest, and a place: neither changes the result
     teacher_input = {"teacher": model_input(distillation.teacher, "finetune")}
     stage = open_stage("distill", output, model_arguments, inputs, training, extra_config=config, extra_inputs=teacher_input)
     if stage.up_to_date:
@@ -36,8 +40,25 @@ def main(argv: list[str] | None = None) -> None:
         supervised = student_layers[:-1] if distillation.lambda_ms > 0 else ()
         embeddings = load_item_embeddings(inputs.embeddings)
         student = new_recommender(model_arguments, embeddings, frozen_dtype(training), supervised)
-        teacher_model = load_ellmrec(distillation.teacher, encoding=model_arguments.encoding, dtype=frozen_dtype(training))
-        teacher = FrozenTeacher(teacher_model, teacher_layers).to(pick_device(training.device))
+
+        def load_teacher() -> FrozenTeacher:
+            model = load_ellmrec(distillation.teacher, encoding=model_arguments.encoding, dtype=frozen_dtype(training))
+            return FrozenTeacher(model, teacher_layers).to(pick_device(training.device))
+
+        if distillation.teacher_cache:
+            rows = SplitRows(load_dataset(inputs.data), "train", model_arguments.max_length, model_arguments.targets)
+            key = CacheKey(
+                teacher=teacher_input["teacher"]["digest"],
+                data=stage_input(inputs.data, "data")["digest"],
+                layers=list(teacher_layers),
+                targets=model_arguments.targets,
+                max_length=model_arguments.max_length,
+                hidden_size=student.hidden_size,
+                dtype=str(frozen_dtype(training)).removeprefix("torch."),
+            )
+            teacher = cached_teacher(distillation.teacher_cache, key, rows, load_teacher, training.per_device_eval_batch_size)
+        else:
+            teacher = load_teacher()
         objective = DistillationObjective(teacher, student_layers, distillation)
         train_and_save(stage, student, objective, model_arguments, inputs.data, training)
 

@@ -1,5 +1,9 @@
 # Sourced by the run_*.sh scripts as `source setup_env.sh requirements.txt ...`. Afterwards `python` satisfies every pin in those
-# files: an active environment that already does is used as it is, otherwise .venv is made or brought up to date.
+# files: an active environment that already does is used as it is, otherwise .venv beside this file is made or brought up to date.
+# SLMREC is this directory; paths that a user gives stay relative to where the user stands.
+
+SLMREC="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+export PYTHONPATH="$SLMREC${PYTHONPATH:+:$PYTHONPATH}"
 
 slmrec_pins_hold() {  # slmrec_pins_hold PYTHON FILE...
     "$1" - "${@:2}" 2>/dev/null <<'PYTHON'
@@ -14,17 +18,18 @@ PYTHON
 }
 
 slmrec_setup() {  # slmrec_setup FILE...
-    if command -v python > /dev/null && slmrec_pins_hold python "$@"; then
+    local files=("${@/#/$SLMREC/}")
+    if command -v python > /dev/null && slmrec_pins_hold python "${files[@]}"; then
         return
     fi
-    if [ ! -x .venv/bin/python ]; then
+    if [ ! -x "$SLMREC/.venv/bin/python" ]; then
         echo "Making the environment .venv" >&2
-        python3 -m venv .venv
+        python3 -m venv "$SLMREC/.venv"
     fi
-    PATH="$PWD/.venv/bin:$PATH"
-    if ! slmrec_pins_hold python "$@"; then
+    PATH="$SLMREC/.venv/bin:$PATH"
+    if ! slmrec_pins_hold python "${files[@]}"; then
         echo "Installing the pinned requirements into .venv" >&2
-        python -m pip install --quiet --disable-pip-version-check "${@/#/--requirement=}"
+        python -m pip install --quiet --disable-pip-version-check "${files[@]/#/--requirement=}"
     fi
 }
 

@@ -118,6 +118,10 @@ class Stage:
         self.name, self.output_dir = name, Path(output_dir)
         self.config, self.inputs = json.loads(json.dumps(config)), inputs
         self.item_map, self.seed, self.resumable, self.overwrite = item_map, seed, resumable, overwrite
+        for described in inputs.values():
+            source = described.get("directory")
+            if source and Path(source).resolve().is_relative_to(self.output_dir.resolve()):
+                raise InputError(f"{output_dir}: writing this stage here would replace its own input {source}")
         self.path = self.output_dir.with_name(self.output_dir.name + ".partial")
         self.metrics: dict | None = None
         self.device = "cpu"

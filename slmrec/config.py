@@ -84,7 +84,7 @@ class DataArguments:
             if getattr(self, name) is None:
                 setattr(self, name, defaults.get(name))
             elif name not in defaults:
-                raise InputError(f"--{name}: is for {needed}")
+                raise InputError(f"--{name} is only for {needed}")
 
     def files(self) -> dict[str, str]:
         """The input files that are given, by the names that the manifest has for them."""
@@ -107,6 +107,20 @@ class DemoArguments:
     def __post_init__(self):
         if self.seed < 0 or self.num_users < 20 or self.num_items < 100:
             raise InputError("--seed must be at least 0, --num_users 20, --num_items 100")
+
+
+@dataclass
+class DataBenchmarkArguments:
+    """What the benchmark of the data stage generates and measures."""
+
+    rows: int = field(default=10_000_000, metadata={"help": "reviews in the generated file"})
+    repeats: int = field(default=3, metadata={"help": "how often both commands run, in turn"})
+    work_dir: str = field(default="runs/data_benchmark", metadata={"help": "made for the generated file, removed afterwards"})
+    output: str = field(default="results/data_stage/benchmark.json", metadata={"help": "file of the result"})
+
+    def __post_init__(self):
+        if self.rows < 1 or self.repeats < 1:
+            raise InputError("--rows and --repeats must be at least 1")
 
 
 @dataclass
@@ -199,6 +213,10 @@ class DistillationArguments:
 
     teacher: str = field(metadata={"help": "directory of a finished finetune.py run, or a checkpoint-N inside one"})
     num_blocks: int = field(default=4, metadata={"help": "B: teacher and student are compared at the end of each of B blocks"})
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={"help": "directory that keeps the teacher's states of every training row, for several epochs or a sweep over lambdas"},
+    )
     lambda_cos: float = field(default=1.0, metadata={"help": "lambda 1, of the cosine term (Eq. 3; Table 6: 1.0)"})
     lambda_norm: float = field(default=0.1, metadata={"help": "lambda 2, of the squared distance (Eq. 4; Table 6: 0.1)"})
     lambda_ms: float = field(default=1.0, metadata={"help": "lambda 3, of multiple supervision (Eq. 5; Table 6: 0.01 to 1.0)"})

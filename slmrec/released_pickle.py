@@ -23,11 +23,19 @@ def _load_storage(content: bytes):
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """In place of _codecs.encode, by which pickle protocols 0 to 2 spell bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
+    return text.encode("latin1")
+
+
 ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     ("torch.storage", "_load_from_bytes"): _load_storage,
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _encode_latin1,
 }
 
 

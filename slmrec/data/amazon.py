@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from slmrec.artifacts import InputError
-from slmrec.data.interactions import Interactions
+from slmrec.data.interactions import Interactions, whole_seconds
 from slmrec.data.jsonlines import JsonLines
 
 SCHEMA = {"reviewerID": pl.String, "asin": pl.String, "overall": pl.Float64, "unixReviewTime": pl.Float64}
@@ -21,10 +21,9 @@ def read_amazon(path: str, max_malformed: float) -> Interactions:
         pl.col("reviewerID").cast(pl.Categorical).alias("user"),
         pl.col("asin").cast(pl.Categorical).alias("item"),
         pl.col("overall").cast(pl.Float32).alias("rating"),
-        pl.col("unixReviewTime").cast(pl.Int64).alias("time"),
     ]
-    blocks = [block.select(compact) for block in lines]
-    lines.refuse_too_many_malformed(max_malformed)
+    blocks = [block.select(compact).with_columns(whole_seconds(path, block["unixReviewTime"])) for block in lines]
+    lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no review")
     return Interactions(pl.concat(blocks), raw_rows=lines.rows + lines.malformed, malformed=lines.malformed)

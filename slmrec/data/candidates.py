@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from slmrec.data.dataset import PAD, SequenceDataset
+from slmrec.data.dataset import PAD
 
 SPLIT_NUMBER = {"train": 0, "valid": 1, "test": 2}
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014)
@@ -40,7 +40,7 @@ def draw_candidates(
         seed: 0..2**64 - 1.
         split: "train", "valid" or "test".
         users: int64 [B], user numbers of the data set.
-        sequences: int [T], the users' whole sequences (all splits) back to back; see `whole_sequences`.
+        sequences: int [T], the users' whole sequences (all splits) back to back; see `SequenceDataset.sequences_until`.
         lengths: int64 [B], actions per user, T in all.
         num_items: N < 2**32; items are 1..N, each as likely as any other up to a factor of 1 + N / 2**32.
 
@@ -58,13 +58,6 @@ def draw_candidates(
     with ThreadPoolExecutor(min(MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
         list(pool.map(fill, range(0, len(users), BLOCK_ROWS)))
     return candidates
-
-
-def whole_sequences(dataset: SequenceDataset, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All items that users [B] touched, back to back int32 [T], and how many each touched, int64 [B]."""
-    lengths = dataset.lengths[users]
-    first = dataset.offsets[users] - (np.cumsum(lengths) - lengths)
-    return dataset.items[np.arange(lengths.sum()) + np.repeat(first, lengths)], lengths
 
 
 def row_digests(candidates: np.ndarray) -> np.ndarray:

@@ -45,6 +45,15 @@ class SequenceDataset:
     def sequence(self, user: int) -> np.ndarray:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
+    def sequences_until(self, users: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The items of users [B] from their first up to, not including, index `ends` [B] into `items`.
+
+        Returns them back to back, int32 [T], and how many each user has, int64 [B].
+        """
+        lengths = ends - self.offsets[users]
+        first = self.offsets[users] - (np.cumsum(lengths) - lengths)
+        return self.items[np.arange(lengths.sum()) + np.repeat(first, lengths)], lengths
+
     def target_positions(self, split: str) -> np.ndarray:
         """Index into `items` of each user's target, int64 [U].
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import polars as pl
 
 from slmrec.artifacts import InputError
 from slmrec.data.compressed import read_bytes
-from slmrec.data.interactions import Interactions
+from slmrec.data.interactions import Interactions, whole_seconds
 
 NO_COLUMN = "none"
 
@@ -32,9 +33,20 @@ def read_table(path: str, separator: str, quote: str | None) -> pl.DataFrame:
     except pl.exceptions.NoDataError:
         raise InputError(f"{path}: is empty") from None
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: {long_row(content, separator, quote) or error}") from None
     names = [name.split(":")[0].strip() if separator == "\t" else name.strip() for name in table.columns]
     return table.rename(dict(zip(table.columns, names)))
+
+
+def long_row(content: bytes, separator: str, quote: str | None) -> str:
+    """Where a row has more cells than the header, in words; "" when none has."""
+    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    rows = csv.reader(io.StringIO(content.decode("utf-8", errors="replace")), delimiter=separator, quoting=quoting)
+    header = next(rows)
+    for number, row in enumerate(rows, start=1):
+        if len(row) > len(header):
+            return f"row {number} after the header has {len(row)} cells where the header has {len(header)}"
+    return ""
 
 
 def column(table: pl.DataFrame, name: str, path: str) -> pl.Series:
@@ -65,7 +77,7 @@ def read_interaction_rows(path: str, table: pl.DataFrame, columns: Columns) -> I
     if columns.rating != NO_COLUMN:
         series["rating"] = numeric_column(table, columns.rating, path).cast(pl.Float32)
     if columns.time != NO_COLUMN:
-        series["time"] = numeric_column(table, columns.time, path).cast(pl.Int64)
+        series["time"] = whole_seconds(path, numeric_column(table, columns.time, path))
     if not table.height:
         raise InputError(f"{path}: holds no action")
     return Interactions(pl.DataFrame(series), raw_rows=table.height)

@@ -66,6 +66,8 @@ def at_least(column: str, minimum: int, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def rating_rule(source: Interactions, condition: pl.Expr, text: str, min_rating: float | None) -> Rule:
+    if min_rating is not None and not source.has_ratings:
+        raise InputError(f"--min_rating {min_rating:g}: the source has no ratings")
     if min_rating is not None:
         condition, text = pl.col("rating") >= min_rating, f"rating >= {min_rating:g}"
     return Rule("rating", text, lambda frame: frame.filter(condition), "" if source.has_ratings else NO_RATINGS)

@@ -35,6 +35,14 @@ class Interactions:
         return "time" in self.frame.columns
 
 
+def whole_seconds(path: str, numbers: pl.Series) -> pl.Series:
+    """Unix times as the column time, Int64. Raises InputError for a number that is none."""
+    times = numbers.cast(pl.Int64, strict=False).alias("time")
+    if times.null_count():
+        raise InputError(f"{path}: {numbers.filter(times.is_null())[0]!r} is not a time in Unix seconds")
+    return times
+
+
 def rename_by_table(frame: pl.DataFrame, column: str, table: pl.DataFrame, path: str) -> pl.DataFrame:
     """Replace the source's numbers in `column` by the source ids of `table` (columns index, source_id)."""
     if table["index"].is_duplicated().any():

@@ -1,4 +1,4 @@
-"""JSON lines by polars, block by block; only a block that it refuses is looked at line by line."""
+"""JSON lines by polars, block by block; only around a line that it refuses are lines looked at one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import polars as pl
 from slmrec.artifacts import InputError
 from slmrec.data.compressed import line_blocks
 
-MAX_REPORTED = 5  # malformed lines that get a line of their own in the log
+MAX_REPORTED = 5  # malformed lines whose numbers are told
+LINE_BY_LINE_BYTES = 64 << 10
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ logger = logging.getLogger(__name__)
 class JsonLines:
     """The named fields of each line of a file, as data frames in the order of the file.
 
-    `schema` maps a field to pl.String or pl.Float64. A line that is not a JSON object is left out, logged with its number and
-    counted in `malformed`. A field that is missing, or a number that is none, is an InputError unless the field is `optional`.
+    `schema` maps a field to pl.String or pl.Float64. A line that is not a JSON object is left out and
+    counted in `malformed`; `report_malformed` tells where they are. A field that is missing, or a number that is none, is an InputError unless the field is `optional`.
     `python_literals` also accepts lines that are Python dictionaries: the meta files of the 2014 release are.
     """
 
@@ -38,15 +39,24 @@ class JsonLines:
     rows: int = 0
     malformed: int = 0
     first_malformed: list[str] = field(default_factory=list)
+    first_reason: str = ""
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         for block in line_blocks(self.path):
-            frame = self._read_strictly(block)
-            if frame is None:
-                frame = self._read_line_by_line(block)
-            self.lines += block.count(b"\n")
-            self.rows += frame.height
-            yield frame
+            yield from self._frames(block)
+
+    def _frames(self, block: bytes) -> Iterator[pl.DataFrame]:
+        """The rows of a block; one that polars refuses is halved until the part at fault is small enough to go line by line."""
+        frame = self._read_strictly(block)
+        middle = block.find(b"\n", len(block) // 2) + 1
+        if frame is None and len(block) > LINE_BY_LINE_BYTES and 0 < middle < len(block):
+            yield from self._frames(block[:middle])
+            yield from self._frames(block[middle:])
+            return
+        frame = self._read_line_by_line(block) if frame is None else frame
+        self.lines += block.count(b"\n")
+        self.rows += frame.height
+        yield frame
 
     def _read_strictly(self, block: bytes) -> pl.DataFrame | None:
         """The block as polars reads it, or None when a line needs a closer look."""
@@ -85,8 +95,8 @@ class JsonLines:
 
     def _count_malformed(self, number: int, error: Exception) -> None:
         self.malformed += 1
+        self.first_reason = self.first_reason or str(error)
         if self.malformed <= MAX_REPORTED:
-            logger.warning("%s, line %d: left out, it does not parse (%s)", self.path, number, error)
             self.first_malformed.append(str(number))
 
     def _value(self, record: dict, name: str, number: int) -> str | float | None:
@@ -101,12 +111,13 @@ class JsonLines:
             raise InputError(f"{self.path}, line {number}: {name} is {value!r}, not a number")
         return float(value)
 
-    def refuse_too_many_malformed(self, max_share: float) -> None:
-        """Raise InputError when more than this share of the lines did not parse; to be called after the last line."""
+    def report_malformed(self, max_share: float) -> None:
+        """Log how many lines did not parse, or raise InputError when they are more than this share; for after the last line."""
+        if not self.malformed:
+            return
         total = self.rows + self.malformed
+        where = ", ".join(self.first_malformed) + (", ..." if self.malformed > len(self.first_malformed) else "")
+        what = f"{self.path}: {self.malformed} of {total} lines do not parse (line {where}; the first: {self.first_reason})"
         if self.malformed > max_share * total:
-            where = ", ".join(self.first_malformed) + (", ..." if self.malformed > len(self.first_malformed) else "")
-            raise InputError(
-                f"{self.path}: {self.malformed} of {total} lines do not parse (line {where}), more than the share of {max_share:g} "
-                "that --max_malformed allows"
-            )
+            raise InputError(f"{what}; --max_malformed allows a share of {max_share:g}")
+        logger.warning("%s and are left out", what)

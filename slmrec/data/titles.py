@@ -38,7 +38,7 @@ def read_json_meta(path: str, items: pl.Series, max_malformed: float) -> pl.Data
     wanted = items.implode()
     lines = JsonLines(path, META_SCHEMA, optional=("title",), python_literals=True)
     blocks = [block.filter(pl.col("asin").is_in(wanted), pl.col("title").is_not_null()) for block in lines]
-    lines.refuse_too_many_malformed(max_malformed)
+    lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no item")
     return pl.concat(blocks).rename({"asin": "item"})
@@ -64,5 +64,5 @@ def read_id_table(path: str) -> pl.DataFrame:
     schema = {"source_id": pl.String, "index": pl.String}
     try:
         return pl.read_csv(io.BytesIO(read_bytes(path)), has_header=False, separator="\t", quote_char=None, schema=schema)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: not a table of two columns ({str(error).splitlines()[0]})") from None
+    except pl.exceptions.PolarsError:
+        raise InputError(f"{path}: its lines are not 'source id TAB number'") from None

@@ -67,9 +67,10 @@ def refuse_short_users(frame: pl.DataFrame) -> None:
     short = frame.group_by("user").len().filter(pl.col("len") < MIN_ACTIONS).sort(pl.col("user").cast(pl.String))
     if short.height:
         user, actions = short.row(0)
+        more = f" (and {short.height - 1} more users have too few)" if short.height > 1 else ""
         raise InputError(
-            f"user {user!r} has {actions} actions and {short.height - 1} other users are as short; {MIN_ACTIONS} are needed "
-            f"(training, validation, test): --k_core {MIN_ACTIONS} or more drops such users"
+            f"user {user!r} has {actions} actions{more}; {MIN_ACTIONS} are needed (training, validation, test): "
+            f"--k_core {MIN_ACTIONS} or more drops such users"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.recommender import EllmRecommender
 
 
@@ -24,5 +25,7 @@ class FrozenTeacher:
     @torch.no_grad()
     def block_states(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """The states at the end of each block, one [n, d1] per block."""
-        states = self.model(batch, layers=self.layers).states
+        dtype = plain_backbone(self.model.backbone).dtype
+        with torch.autocast(batch["history"].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            states = self.model(batch, layers=self.layers).states  # the Trainer's autocast covers the student's forward pass only
         return [states[layer] for layer in self.layers]

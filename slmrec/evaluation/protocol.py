@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from slmrec.artifacts import InputError
 from slmrec.data.batches import SplitRows
-from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests, whole_sequences
+from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
 from slmrec.evaluation.metrics import summarise
 from slmrec.recommender import Recommender
@@ -68,7 +68,7 @@ def evaluate_recommender(
         split: "valid" or "test".
         seed: of the candidates, not of the model.
         sampled: rank among `num_candidates` items that the user never touched.
-        full_ranking: rank among all items, those masked that the user touched at any time, except the target.
+        full_ranking: rank among all items, those masked that the user touched before the target.
 
     Raises InputError when a user has too few actions or the model's vectors or scores are not finite.
     """
@@ -77,7 +77,7 @@ def evaluate_recommender(
     rows = _split_rows(dataset, split, model.max_length)
     seconds = {"encode": 0.0, "candidates": 0.0, "score": 0.0}
     rankings = {"sampled": _SampledRanking(dataset, split, seed, num_candidates, seconds)} if sampled else {}
-    rankings |= {"full": _FullRanking(dataset, seconds)} if full_ranking else {}
+    rankings |= {"full": _FullRanking(dataset, split, seconds)} if full_ranking else {}
     order = np.argsort(-rows.lengths, kind="stable")  # like lengths together: little padding; the longest show their memory first
     with _evaluating(model), torch.inference_mode():
         for start in tqdm(range(0, len(order), batch_size), desc=f"ranking {split}", disable=None if progress else True):
@@ -106,7 +106,7 @@ class _SampledRanking:
     def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
         with _timed(self.seconds, "candidates"):
             candidates = draw_candidates(
-                self.seed, self.split, users, *whole_sequences(self.dataset, users), self.dataset.num_items, self.num_candidates
+                self.seed, self.split, users, *self.dataset.sequences_until(users, self.dataset.offsets[users + 1]), self.dataset.num_items, self.num_candidates
             )
             self.counts[users] = (candidates != PAD).sum(axis=1)
             self.digests[users] = row_digests(candidates)
@@ -132,15 +132,16 @@ class _SampledRanking:
 class _FullRanking:
     """Ranks among all items, as the batches come in."""
 
-    def __init__(self, dataset: SequenceDataset, seconds: dict[str, float]):
+    def __init__(self, dataset: SequenceDataset, split: str, seconds: dict[str, float]):
         self.dataset, self.seconds = dataset, seconds
+        self.until = dataset.target_positions(split) + 1
         self.ranks = np.zeros(dataset.num_users, dtype=np.int32)
 
     def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
         with _timed(self.seconds, "score"):
             for piece in _pieces(len(users), self.dataset.num_items + 1):
-                touched = whole_sequences(self.dataset, users[piece])
-                self.ranks[users[piece]] = _full_ranks(model, users[piece], vectors[piece], targets[piece], *touched)
+                seen = self.dataset.sequences_until(users[piece], self.until[users[piece]])
+                self.ranks[users[piece]] = _full_ranks(model, users[piece], vectors[piece], targets[piece], *seen)
 
     def metrics(self) -> dict:
         return summarise(self.ranks) | {"items": self.dataset.num_items}
@@ -158,15 +159,15 @@ def _sampled_ranks(
 
 
 def _full_ranks(
-    model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor, touched: np.ndarray, lengths: np.ndarray
+    model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor, seen: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """Ranks [B] of targets [B] among all items but those touched (back to back [T], lengths [B])."""
+    """Ranks [B] of targets [B] among all items but those seen (back to back [T], lengths [B]; each user's target is the last)."""
     scores = model.score_all(vectors)  # [B, N + 1]
     scores[:, PAD] = 0.0
     _require_finite(scores, users, "score")
-    positives = scores.gather(1, targets.unsqueeze(1))  # taken before the mask: the target is one of the touched items
+    positives = scores.gather(1, targets.unsqueeze(1))  # taken before the mask, which the target falls under too
     row = torch.from_numpy(np.repeat(np.arange(len(users)), lengths)).to(scores.device)
-    scores[row, torch.from_numpy(touched).to(scores.device, torch.int64)] = -math.inf
+    scores[row, torch.from_numpy(seen).to(scores.device, torch.int64)] = -math.inf
     scores[:, PAD] = -math.inf
     return 1 + (scores >= positives).sum(dim=1, dtype=torch.int32).cpu().numpy()
 

@@ -135,13 +135,6 @@ def test_roughly_uniform_over_items_and_over_places():
         assert 0.75 * 398 < statistic < 1.25 * 398  # 398 degrees of freedom, standard deviation 28: within 3.5 of them
 
 
-def test_whole_sequences_of_chosen_users():
-    dataset = SequenceDataset(np.arange(1, 10, dtype=np.int32), np.array([0, 3, 5, 9]), 9)
-    items, lengths = whole_sequences(dataset, np.array([2, 0]))
-    assert items.tolist() == [6, 7, 8, 9, 1, 2, 3]
-    assert lengths.tolist() == [4, 3]
-
-
 def test_digest_is_over_rows_in_user_order():
     drawn = np.array([[1, 2], [3, 4]], dtype=np.int32)
     rows = [hashlib.sha256(bytes([1, 0, 0, 0, 2, 0, 0, 0])).digest(), hashlib.sha256(bytes([3, 0, 0, 0, 4, 0, 0, 0])).digest()]

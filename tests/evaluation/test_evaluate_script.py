@@ -95,6 +95,13 @@ def test_another_seed_in_the_same_place_is_refused(model):
     assert read_manifest(model / "evaluation-test")["seed"] == 1
 
 
+def test_the_model_is_never_replaced_by_its_evaluation(model):
+    for place in (model, model.parent):
+        with pytest.raises(InputError, match="would replace its own input"):
+            run("--model", model, "--output_dir", place, "--overwrite_output_dir")
+    assert read_manifest(model)["stage"] == "encoder"
+
+
 def test_checkpoint_inside_a_stage_is_its_own_evaluation(model):
     run("--model", model / "checkpoint-3")
     manifest = read_manifest(model / "checkpoint-3" / "evaluation-test")

@@ -78,6 +78,12 @@ def test_ranks_by_hand():
     assert both_ranks(ONE_USER, [SCORES], "valid") == ([2], [2])
 
 
+def test_full_ranking_of_validation_does_not_look_ahead():
+    # validation target 2 scores 6; the test item 3 (9) has not been seen yet, so it is a rival, though never a sampled candidate
+    scores = [9.0, 8, 6, 9, 5, 4, 7, 1]
+    assert both_ranks(ONE_USER, [scores], "valid") == ([2], [3])
+
+
 def test_two_users_of_unlike_length_keep_their_own_ranks():
     dataset = make_dataset([[1, 2, 3], [7, 6, 5, 4, 3, 2]], 7)
     # user 1: target 2, untouched rival 1 only, which scores higher

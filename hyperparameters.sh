@@ -1,0 +1,37 @@
+# Hyper-parameters of the LLM stages per data set, sourced by run_finetune.sh and run_distill.sh with DATASET set.
+# Any of them can be overridden by a flag at the end of the command line.
+
+# All data sets
+NUM_LAYERS_TEACHER=8                    # paper, Section 5: E4SRec_8 is the teacher
+NUM_LAYERS_STUDENT=4                    # paper, Section 5: SLMRec_4<-8
+NUM_BLOCKS=4                            # paper, Table 6 (b) and Figure 4
+LAMBDA_COS=1.0                          # paper, Table 6 (lambda 1)
+LAMBDA_NORM=0.1                         # paper, Table 6 (lambda 2)
+PER_DEVICE_TRAIN_BATCH_SIZE=256         # paper, Table 5
+PER_DEVICE_EVAL_BATCH_SIZE=512          # paper, Table 5
+MAX_LENGTH=30                           # released code
+TARGETS=last                            # paper, Section 5.1: one training target per user
+LR_SCHEDULER_TYPE=cosine                # paper, Table 6
+ADAM_BETA1=0.9                          # paper, Table 6
+ADAM_BETA2=0.999                        # paper, Table 6 (its 9.999 for Sport is a typo)
+ADAM_EPSILON=1e-8                       # paper, Table 6
+MAX_GRAD_NORM=1.0                       # paper, Table 6
+NUM_TRAIN_EPOCHS=3                      # released code (run_finetune.sh); counts where MAX_STEPS is -1
+BASE_MODEL_DEFAULT=meta-llama/Llama-2-7b-hf   # paper, Section 5 (LLaMA-7B)
+
+case "$DATASET" in
+    cloth)                              # paper, Table 6
+        LEARNING_RATE=0.003 MAX_STEPS=1500 WARMUP_STEPS=50 SAVE_STEPS=50 LAMBDA_MS=1.0 ;;
+    movie)                              # paper, Table 6
+        LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=1.0 ;;
+    music)                              # paper, Table 6
+        LEARNING_RATE=0.002 MAX_STEPS=800 WARMUP_STEPS=100 SAVE_STEPS=100 LAMBDA_MS=0.01 ;;
+    sport)                              # paper, Table 6
+        LEARNING_RATE=0.002 MAX_STEPS=2000 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=0.1 ;;
+    *)                                  # our choice, for any other data set on a small random backbone that is trained whole
+        LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=25 LAMBDA_MS=0.1
+        TARGETS=all                     # every position is a target: a random backbone has no knowledge to build on
+        LAMBDA_NORM=0.01                # the squared distance grows with the width; see README, "What we learnt"
+        NUM_TRAIN_EPOCHS=8
+        BASE_MODEL_DEFAULT= ;;          # run_pipeline.sh makes one
+esac

@@ -1,0 +1,176 @@
+"""Fixtures for all tests: tiny inputs in the layout that the stages write, and tiny E-LLMRec models in memory."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
+
+from slmrec.artifacts import Stage, read_manifest, stage_input, write_json
+from slmrec.embeddings import save_item_embeddings
+from slmrec.llm import make_backbone
+from slmrec.llm.backbone import add_lora
+from slmrec.llm.prompt import Prompt
+from slmrec.llm.recommender import EllmRecommender
+from slmrec.runtime import seed_everything
+
+torch.set_num_threads(1)  # tiny matrices gain nothing from more, and tests that run side by side lose
+
+NUM_USERS, NUM_ITEMS, EMBEDDING_SIZE = 48, 40, 8
+
+
+def _write_data(directory, seed=0, item_map="tiny items"):
+    random = np.random.default_rng(seed)
+    lengths = random.integers(4, 12, NUM_USERS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = np.concatenate([(random.integers(0, NUM_ITEMS) + np.arange(n) * 3) % NUM_ITEMS + 1 for n in lengths])
+    with Stage("data", directory, {"made_with": seed}, {}, item_map=item_map) as stage:
+        np.savez(stage.path / "sequences.npz", items=items.astype(np.int32), offsets=offsets)
+        write_json(stage.path / "stats.json", {"users": NUM_USERS, "items": NUM_ITEMS, "interactions": len(items)})
+    return directory
+
+
+def _write_embeddings(directory, data, seed=0, width=EMBEDDING_SIZE):
+    table = np.random.default_rng(seed).standard_normal((NUM_ITEMS + 1, width), dtype=np.float32)
+    item_map = read_manifest(data)["item_map"]
+    with Stage("embeddings", directory, {"made_with": seed}, {"data": stage_input(data)}, item_map=item_map) as stage:
+        save_item_embeddings(torch.from_numpy(table), stage.path)
+    return directory
+
+
+def _write_backbone(directory, hidden_size=32, num_layers=4):
+    sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": 4, "output_dir": directory}
+    make_backbone.main([text for name, value in sizes.items() for text in (f"--{name}", str(value))])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def write_data():
+    """write_data(directory, seed=0, item_map=...): a finished data directory of 48 users with 4 to 11 actions on 40 items."""
+    return _write_data
+
+
+@pytest.fixture(scope="session")
+def write_embeddings():
+    """write_embeddings(directory, data, seed=0, width=8): a finished embeddings directory for a data directory."""
+    return _write_embeddings
+
+
+@pytest.fixture(scope="session")
+def write_backbone():
+    """write_backbone(directory, hidden_size=32, num_layers=4): a random LLaMA as a checkpoint directory, with tokenizer."""
+    return _write_backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    return _write_data(tmp_path_factory.mktemp("inputs") / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny_embeddings(tiny_data):
+    return _write_embeddings(tiny_data.parent / "embeddings", tiny_data)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tiny_data):
+    return _write_backbone(tiny_data.parent / "backbone")
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(tiny_data, tiny_embeddings, tiny_backbone):
+    """tiny_flags(**changes): the command line of finetune.py or distill.py on the tiny inputs, as a list; None drops a flag."""
+
+    def flags(**changes):
+        chosen = {
+            "data": tiny_data,
+            "embeddings": tiny_embeddings,
+            "base_model": tiny_backbone,
+            "num_layers": 2,
+            "max_steps": 6,
+            "save_steps": 2,
+            "warmup_steps": 1,
+            "learning_rate": 0.01,
+            "per_device_train_batch_size": 8,
+            "num_candidates": 20,
+            "device": "cpu",
+        } | changes
+        pairs = [[f"--{name}", *map(str, value if isinstance(value, list) else [value])] for name, value in chosen.items() if value is not None]
+        return [text for pair in pairs for text in pair]
+
+    return flags
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_data, tiny_flags):
+    """A finished finetune.py run with 4 layers."""
+    import finetune
+
+    directory = tiny_data.parent / "teacher"
+    finetune.main(tiny_flags(num_layers=4, output_dir=directory))
+    return directory
+
+
+def _make_recommender(
+    num_layers=2,
+    kind="llama",
+    kv_heads=4,
+    lora=False,
+    lora_dropout=0.0,
+    closing=7,
+    targets="last",
+    encoding="exact",
+    supervised_layers=(),
+    seed=0,
+    **config,
+):
+    seed_everything(seed)
+    build_config, build = {"llama": (LlamaConfig, LlamaModel), "qwen2": (Qwen2Config, Qwen2Model)}[kind]
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4} | config
+    sizes |= {"num_hidden_layers": num_layers, "num_key_value_heads": kv_heads, "initializer_range": 0.15}
+    backbone = build(build_config(attn_implementation="sdpa", **sizes))
+    if lora:
+        backbone = add_lora(backbone, 4, 4, lora_dropout, ["gate_proj", "up_proj", "down_proj"])
+        for name, parameter in backbone.named_parameters():
+            if "lora_B" in name:  # peft starts them at zero, where the adapters change nothing and A gets no gradient
+                torch.nn.init.normal_(parameter, std=0.2)
+    prompt = Prompt(tuple(i % 47 for i in range(62)), tuple(range(40, 40 + closing)))
+    table = torch.randn(NUM_ITEMS + 1, EMBEDDING_SIZE)
+    return EllmRecommender(
+        backbone, table, prompt, max_length=30, targets=targets, encoding=encoding, supervised_layers=supervised_layers
+    )
+
+
+@pytest.fixture(scope="session")
+def make_recommender():
+    """make_recommender(num_layers=2, lora=False, ...): a random E-LLMRec of width 32, with a prompt of 62 + `closing` tokens."""
+    return _make_recommender
+
+
+def _make_batch(lengths, targets="last", seed=0):
+    random = torch.Generator().manual_seed(seed)
+    total = sum(lengths)
+    number = total if targets == "all" else len(lengths)
+    return {
+        "users": torch.arange(len(lengths)),
+        "history": torch.randint(1, NUM_ITEMS + 1, (total,), generator=random),
+        "lengths": torch.tensor(lengths),
+        "targets": torch.randint(1, NUM_ITEMS + 1, (number,), generator=random),
+    }
+
+
+@pytest.fixture(scope="session")
+def make_batch():
+    """make_batch(lengths, targets="last", seed=0): random histories of these lengths as one batch of `SplitRows`."""
+    return _make_batch
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets; skips the test where there is none."""
+    folder = Path(os.environ.get("SLMREC_SHARED", "")) / "data"
+    if "SLMREC_SHARED" not in os.environ or not folder.is_dir():
+        pytest.skip("SLMREC_SHARED names no folder with real data")
+    return folder

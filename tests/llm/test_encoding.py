@@ -1,0 +1,261 @@
+"""Reference encoding against forward passes laid out by hand, and exact encoding against the reference."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2Model, MistralConfig, MistralModel
+
+from slmrec.artifacts import InputError
+from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.data.dataset import load_dataset
+from slmrec.data.batches import SplitRows
+from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.encoding import PromptedRows, exact_states, reference_states
+from slmrec.llm.objective import next_item_objective
+from slmrec.llm.prompt import Prompt
+from slmrec.llm.recommender import ENCODINGS, EllmRecommender
+
+MIXED = [5, 1, 30, 7, 0, 13, 2, 29, 6, 0, 30, 3]
+
+
+def rows_of(model, batch, read="last"):
+    decoder = plain_backbone(model.backbone)
+    embed = decoder.get_input_embeddings()
+    items = model.item_projection(model.item_embeddings[batch["history"]])
+    return PromptedRows(items, batch["lengths"].numpy(), embed(model.before), embed(model.after), model.max_length, read)
+
+
+def layer_outputs(decoder, **inputs):
+    """Output of every decoder layer of one forward pass, caught by hooks; the last one after the final norm."""
+    caught = []
+    hooks = [layer.register_forward_hook(lambda module, args, output: caught.append(output)) for layer in decoder.layers]
+    final = decoder(**inputs, use_cache=False).last_hidden_state
+    for hook in hooks:
+        hook.remove()
+    return [*caught[:-1], final]
+
+
+def one_row_by_hand(model, history):
+    """The 99 tokens of one row, laid out token by token: vectors [1, 99, d], mask [1, 99], position ids 0..98."""
+    embed = plain_backbone(model.backbone).get_input_embeddings()
+    vectors, mask = [], []
+    for token in model.prompt.before:
+        vectors.append(embed(torch.tensor(token)))
+        mask.append(1)
+    for slot in range(30):
+        first = 30 - len(history)
+        if slot < first:
+            vectors.append(torch.full((32,), 7.0))  # whatever padding holds must not matter
+            mask.append(0)
+        else:
+            item = history[slot - first]
+            vectors.append(model.item_projection(model.item_embeddings[item]))
+            mask.append(1)
+    for token in model.prompt.after:
+        vectors.append(embed(torch.tensor(token)))
+        mask.append(1)
+    return torch.stack(vectors).unsqueeze(0), torch.tensor([mask]), torch.arange(len(mask)).unsqueeze(0)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 30])
+@torch.no_grad()
+def test_reference_is_a_plain_forward_pass_over_99_tokens(make_recommender, make_batch, length):
+    model = make_recommender(num_layers=3)
+    batch = make_batch([6, length, 2])
+    history = batch["history"][6 : 6 + length].tolist()
+    vectors, mask, positions = one_row_by_hand(model, history)
+    assert positions.shape == (1, 99) and positions[0, -1] == 98
+    expected = layer_outputs(model.backbone, inputs_embeds=vectors, attention_mask=mask, position_ids=positions)
+    states = reference_states(model.backbone, rows_of(model, batch), {1, 2, 3})
+    for layer in (1, 2, 3):
+        torch.testing.assert_close(states[layer][1], expected[layer - 1][0, -1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@torch.no_grad()
+def test_padding_is_nothing_but_a_gap_in_the_positions(make_recommender, make_batch, encoding):
+    """Row of 4 items without its padding: 62 prompt tokens at 0..61, items at 88..91, closing tokens at 92..98."""
+    model = make_recommender(num_layers=2)
+    batch = make_batch([4])
+    vectors, mask, _ = one_row_by_hand(model, batch["history"].tolist())
+    real = vectors[:, mask[0].bool()]
+    positions = torch.tensor([[*range(62), 88, 89, 90, 91, *range(92, 99)]])
+    mask = torch.ones_like(positions)  # without one, transformers takes the gap for the start of another document
+    expected = layer_outputs(model.backbone, inputs_embeds=real, position_ids=positions, attention_mask=mask)[-1][0, -1]
+    states = ENCODINGS[encoding](model.backbone, rows_of(model, batch), {2})
+    torch.testing.assert_close(states[2][0], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_reading_all_items_gives_each_item_in_order(make_recommender, make_batch):
+    model = make_recommender(closing=0, targets="all")
+    batch = make_batch([3, 1], "all")
+    states = reference_states(model.backbone, rows_of(model, batch, "all"), {2})[2]
+    assert states.shape == (4, 32)
+    for row, (start, length) in enumerate([(0, 3), (3, 1)]):
+        vectors, mask, positions = one_row_by_hand(model, batch["history"][start : start + length].tolist())
+        expected = layer_outputs(model.backbone, inputs_embeds=vectors, attention_mask=mask, position_ids=positions)[-1][0]
+        torch.testing.assert_close(states[start : start + length], expected[92 - length :], atol=1e-5, rtol=0)
+
+
+def states_and_gradients(model, batch, encoding):
+    """All states, user vectors and the gradients of every trained tensor for a random weighting of both."""
+    model.zero_grad()
+    model.encoding = encoding
+    layers = tuple(range(1, model.num_layers + 1))
+    encoded = model(batch, layers=layers)
+    results = {f"layer {layer}": encoded.states[layer] for layer in layers} | {"users": encoded.users}
+    results |= {f"block {layer}": users for layer, users in encoded.block_users.items()}
+    weights = torch.Generator().manual_seed(1)
+    total = sum((torch.randn(result.shape, generator=weights) * result).mean() for result in results.values())
+    (total + catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])).backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: result.detach() for name, result in results.items()}, gradients
+
+
+def assert_same_states_and_gradients(model, batch):
+    expected, expected_gradients = states_and_gradients(model, batch, "reference")
+    actual, gradients = states_and_gradients(model, batch, "exact")
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], atol=1e-5, rtol=1e-5, msg=lambda text: f"{name}: {text}")
+    assert expected_gradients.keys() == gradients.keys()
+    for name, expected_gradient in expected_gradients.items():
+        norm = expected_gradient.norm()
+        assert norm > 0, name
+        assert (gradients[name] - expected_gradient).norm() <= 1e-4 * norm, name
+
+
+READINGS = {"last, closing tokens": ("last", 7), "last, no closing tokens": ("last", 0), "all": ("all", 0)}
+COMBINATIONS = list(itertools.product((1, 2, 3), (False, True), READINGS, (4, 2), ("llama", "qwen2")))
+
+
+@pytest.mark.parametrize("num_layers, lora, reading, kv_heads, kind", COMBINATIONS)
+def test_exact_equals_reference(make_recommender, make_batch, num_layers, lora, reading, kv_heads, kind):
+    targets, closing = READINGS[reading]
+    model = make_recommender(
+        num_layers, kind, kv_heads, lora=lora, closing=closing, targets=targets, supervised_layers=tuple(range(1, num_layers))
+    )
+    lengths = MIXED if closing else [length for length in MIXED if length]
+    for batch_lengths in (lengths, [4], [30]):
+        assert_same_states_and_gradients(model, make_batch(batch_lengths, targets))
+
+
+def test_exact_equals_reference_when_no_row_has_an_item(make_recommender, make_batch):
+    model = make_recommender()
+    with torch.no_grad():
+        for lengths in ([0], [0, 0, 0]):
+            rows = rows_of(model, make_batch(lengths))
+            torch.testing.assert_close(exact_states(model.backbone, rows, {1, 2}), reference_states(model.backbone, rows, {1, 2}))
+
+
+@torch.no_grad()
+def test_exact_equals_reference_for_mistral(make_recommender, make_batch):
+    config = MistralConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    like = make_recommender()
+    model = EllmRecommender(MistralModel(config), like.item_embeddings, like.prompt, max_length=30)
+    rows = rows_of(model, make_batch(MIXED))
+    expected = reference_states(model.backbone, rows, {1, 2})
+    torch.testing.assert_close(exact_states(model.backbone, rows, {1, 2}), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@torch.no_grad()
+def test_other_rows_of_the_batch_never_influence_a_row(make_recommender, make_batch, encoding):
+    model = make_recommender(encoding=encoding)
+    together = make_batch(MIXED)
+    vectors = model.encode(together)
+    ends = together["lengths"].cumsum(0)
+    for row in range(len(MIXED)):
+        start, end = int(ends[row]) - MIXED[row], int(ends[row])
+        alone = {"history": together["history"][start:end], "lengths": together["lengths"][row : row + 1]}
+        torch.testing.assert_close(model.encode(alone)[0], vectors[row], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@torch.no_grad()
+def test_order_of_rows_only_orders_the_result(make_recommender, make_batch, encoding):
+    model = make_recommender(encoding=encoding)
+    forward, backward = make_batch([5, 12]), make_batch([12, 5])
+    backward["history"] = torch.cat([forward["history"][5:], forward["history"][:5]])
+    torch.testing.assert_close(model.encode(backward).flip(0), model.encode(forward), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@torch.no_grad()
+def test_later_items_never_influence_earlier_positions(make_recommender, make_batch, encoding):
+    model = make_recommender(closing=0, targets="all", encoding=encoding)
+    batch = make_batch([9, 4], "all")
+    changed = batch | {"history": batch["history"].clone()}
+    changed["history"][6:9] = changed["history"][6:9] % 40 + 1  # items 7 to 9 of the first row
+    before, after = model(batch).users, model(changed).users
+    untouched = [0, 1, 2, 3, 4, 5, 9, 10, 11, 12]
+    torch.testing.assert_close(after[untouched], before[untouched], atol=1e-6, rtol=0)
+    assert ((after - before).abs().amax(dim=1)[6:9] > 1e-2).all()
+
+
+def test_every_item_of_a_row_reaches_its_user_vector(make_recommender, make_batch):
+    """The opposite of the tests above: with 30 items, changing any one of them changes the result."""
+    model = make_recommender()
+    batch = make_batch([30])
+    with torch.no_grad():
+        original = model.encode(batch)
+        for place in range(30):
+            changed = batch["history"].clone()
+            changed[place] = changed[place] % 40 + 1
+            assert (model.encode(batch | {"history": changed}) - original).abs().max() > 1e-5
+
+
+def gpt2_recommender(encoding):
+    backbone = GPT2Model(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4))
+    return EllmRecommender(backbone, torch.randn(41, 8), Prompt((1, 2), (3,)), max_length=30, encoding=encoding)
+
+
+@torch.no_grad()
+def test_a_decoder_of_another_structure_needs_the_reference(make_batch):
+    with pytest.raises(InputError, match="--encoding exact knows llama, mistral, qwen2, not gpt2: use --encoding reference"):
+        gpt2_recommender("exact").encode(make_batch([3]))
+    assert gpt2_recommender("reference").encode(make_batch([3, 1])).shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+    "lengths, closing, read, message",
+    [
+        ([3], 7, "all", "only when nothing follows"),
+        ([31], 7, "last", "31 items does not fit into 30 slots"),
+        ([2, 0], 0, "last", "row without items has no token"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_refused(lengths, closing, read, message):
+    with pytest.raises(ValueError, match=message):
+        PromptedRows(torch.zeros(sum(lengths), 4), np.array(lengths), torch.zeros(2, 4), torch.zeros(closing, 4), 30, read)
+
+
+def train(model, dataset, targets):
+    """Losses of 20 steps of AdamW on fixed batches, then the validation rank of every user."""
+    rows = SplitRows(dataset, "train", 30, targets)
+    optimiser = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-3)
+    losses = []
+    for step in range(20):
+        terms = next_item_objective(model, rows.collate(np.arange(8) * 5 % 48 + step % 3))
+        optimiser.zero_grad()
+        terms["loss"].backward()
+        optimiser.step()
+        losses.append(terms["loss"].item())
+    return losses, evaluate_recommender(model, dataset, "valid", num_candidates=20, progress=False).ranks["sampled"]
+
+
+@pytest.mark.parametrize("lora, targets, closing", [(False, "last", 7), (True, "last", 7), (False, "all", 0)])
+def test_training_curve_and_ranks_do_not_depend_on_the_encoding(make_recommender, tiny_data, lora, targets, closing):
+    dataset = load_dataset(tiny_data)
+    make = lambda encoding: make_recommender(3, lora=lora, targets=targets, closing=closing, encoding=encoding)  # noqa: E731
+    losses, ranks = train(make("exact"), dataset, targets)
+    expected_losses, expected_ranks = train(make("reference"), dataset, targets)
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    assert losses[18] < 0.9 * losses[0]  # the same batch, 18 steps later
+    assert ranks.tolist() == expected_ranks.tolist()

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+
+from slmrec.artifacts import InputError
+from slmrec.data.batches import SplitRows
+from slmrec.data.dataset import SequenceDataset
+from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.sasrec import SASRec
+from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.training import encoder_loop
+from slmrec.training.encoder_loop import CHECKPOINT, LoopSettings, Progress, epoch_batches, train_encoder
+
+CPU = torch.device("cpu")
+SETTINGS = LoopSettings(targets="all", learning_rate=0.01, batch_size=8, num_epochs=4, patience=10, weight_decay=0.0, seed=3)
+
+
+def cyclic_dataset(num_users=24, num_items=12, length=7):
+    """Item i is always followed by item i + 1 (and the last by the first)."""
+    sequences = [(np.arange(length) + user) % num_items + 1 for user in range(num_users)]
+    offsets = np.arange(num_users + 1, dtype=np.int64) * length
+    return SequenceDataset(np.concatenate(sequences).astype(np.int32), offsets, num_items)
+
+
+def make_model(seed=0, dropout=0.2):
+    torch.manual_seed(seed)
+    return SASRec(num_items=12, hidden_size=16, num_layers=1, num_heads=2, dropout=dropout, max_length=5)
+
+
+def train(directory, settings=SETTINGS, model=None, dataset=None):
+    directory.mkdir(exist_ok=True)
+    model = model or make_model()
+    return model, train_encoder(model, dataset or cyclic_dataset(), settings, directory, CPU)
+
+
+def without_seconds(history):
+    return [{name: value for name, value in entry.items() if not name.endswith("_seconds")} for entry in history]
+
+
+@pytest.mark.parametrize("targets", ["all", "last"])
+def test_learns_a_cycle_by_heart(tmp_path, targets):
+    settings = LoopSettings(targets, learning_rate=0.01, batch_size=8, num_epochs=60, patience=60, weight_decay=0.0, seed=0)
+    model, _ = train(tmp_path, settings, make_model(dropout=0.0))
+    metrics = evaluate_recommender(model, cyclic_dataset(), "test", full_ranking=True, progress=False).metrics
+    assert metrics["full"]["HR@1"] == 1.0
+
+
+def test_same_seed_same_run(tmp_path):
+    (first, first_history), (second, second_history) = train(tmp_path / "a"), train(tmp_path / "b")
+    assert without_seconds(first_history) == without_seconds(second_history)
+    assert all(torch.equal(*pair) for pair in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("killed_in", ["train_epoch", "evaluate_recommender", "save_checkpoint"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, killed_in):
+    whole, whole_history = train(tmp_path / "whole")
+    original, calls = getattr(encoder_loop, killed_in), []
+
+    def killed_at_the_third_call(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(encoder_loop, killed_in, killed_at_the_third_call)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "resumed")
+    assert (tmp_path / "resumed" / CHECKPOINT).exists()
+    torch.manual_seed(99)  # a new process stands elsewhere in its random numbers, and has other initial weights
+    resumed, resumed_history = train(tmp_path / "resumed", model=make_model(seed=5))
+    assert without_seconds(resumed_history) == without_seconds(whole_history)
+    assert all(torch.equal(*pair) for pair in zip(resumed.parameters(), whole.parameters(), strict=True))
+    assert not list((tmp_path / "resumed").glob("checkpoint*"))
+
+
+def test_a_half_written_checkpoint_is_not_read(tmp_path, monkeypatch):
+    def killed_while_writing(content, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed_while_writing)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    monkeypatch.undo()
+    _, history = train(tmp_path)
+    assert len(history) == SETTINGS.num_epochs
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+class Scripted(Encoder):
+    """Its only weight counts the epochs, one batch each; the losses are scripted."""
+
+    max_length = 5
+
+    def __init__(self, losses):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.losses = losses
+
+    def training_loss(self, batch, targets, item_loss):
+        loss = self.losses.pop(0)
+        return {"total": loss - self.weight, "extra": torch.tensor(2.0 * loss)}
+
+
+def scripted_run(tmp_path, monkeypatch, mrrs, losses=None, **changes):
+    script = iter(mrrs)
+
+    class Result:
+        def __init__(self, mrr):
+            self.metrics = {"sampled": {"MRR": mrr}}
+
+    monkeypatch.setattr(encoder_loop, "evaluate_recommender", lambda *_, **__: Result(next(script)))
+    settings = LoopSettings(**vars(SETTINGS) | {"batch_size": 100, "num_epochs": 10, "learning_rate": 1.0} | changes)
+    return train(tmp_path, settings, Scripted(losses or [1.0] * 10))
+
+
+def test_stops_after_patience_and_keeps_the_best_epoch(tmp_path, monkeypatch):
+    model, history = scripted_run(tmp_path, monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.25], patience=3)
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]  # an equal value is no improvement
+    assert Progress(history, {}).best_epoch == 2
+    assert model.weight.item() == pytest.approx(2.0, abs=1e-4)  # Adam moves by the learning rate each step
+
+
+def test_loss_terms_are_logged_by_name(tmp_path, monkeypatch):
+    _, history = scripted_run(tmp_path, monkeypatch, [0.1, 0.2], losses=[1.0, 3.0], num_epochs=2)
+    assert [entry["extra"] for entry in history] == [2.0, 6.0]
+    assert history[0]["loss"] == 1.0
+    assert list((tmp_path / "runs").glob("events.out.tfevents.*"))
+
+
+def test_a_diverging_run_stops(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="epoch 2: training diverged .* lower --learning_rate"):
+        scripted_run(tmp_path, monkeypatch, [0.1, 0.2], losses=[1.0, float("nan")])
+
+
+def test_each_epoch_has_its_own_order_of_all_rows():
+    rows = SplitRows(cyclic_dataset(), "train", 5, "all")
+    orders = [torch.cat([batch["users"] for batch in epoch_batches(rows, 7, 0, epoch)]) for epoch in (1, 1, 2)]
+    assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])
+    assert all(torch.equal(order.sort().values, torch.arange(24)) for order in orders)
+    assert [len(batch["users"]) for batch in epoch_batches(rows, 7, 0, 1)] == [7, 7, 7, 3]
+
+
+def test_users_without_a_history_to_train_on(tmp_path):
+    with pytest.raises(InputError, match="no user has a training target"):
+        train(tmp_path, dataset=cyclic_dataset(length=3))
