@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -202,6 +204,7 @@ class Stage:
             "digest": json_sha256(content),
             "item_map": self.item_map,
             "seed": self.seed,
+            "command": command_line(),
             "git": git_state(),
             "libraries": library_versions(),
             "device": self.device,
@@ -235,6 +238,12 @@ def input_directory(stage_directory: str | Path, name: str) -> Path:
     """Where the manifest of a finished stage says that its input `name` lies."""
     described = read_manifest(stage_directory)["inputs"][name]
     return Path(os.path.normpath(Path(stage_directory) / described["directory"]))
+
+
+def command_line() -> str:
+    """The command that runs now, as it can be typed in the directory where it was."""
+    script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "-"
+    return shlex.join(["python", script, *sys.argv[1:]])
 
 
 def git_state() -> dict:

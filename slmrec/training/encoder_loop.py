@@ -70,8 +70,8 @@ def train_encoder(
 ) -> list[dict]:
     """Train until validation MRR has not risen for `patience` epochs, and leave the best epoch's weights in the model.
 
-    Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end;
-    on the CPU a resumed run gives exactly the weights of an uninterrupted one. TensorBoard logs go to `runs/` below the directory.
+    Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end.
+    On the CPU a resumed run gives exactly the weights of an uninterrupted one. TensorBoard logs go to `runs/` there.
 
     Returns:
         The history, see Progress.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slmrec.data import candidates as module
-from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests, whole_sequences
+from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
 
 PINNED = [[46592, 57264, 26007, 65386, 28035], [5207, 77369, 89613, 34155, 92756], [49645, 59313, 8401, 22954, 1565]]

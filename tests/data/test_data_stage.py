@@ -56,7 +56,7 @@ def test_ids_follow_the_first_row_that_is_kept(data_cli, write_reviews, tmp_path
 
 
 def test_k_core_reaches_a_fixed_point(data_cli, tmp_path):
-    # e has one user, without it d is left with two items, without d the item c has two users, and so on to a, b, c: 3 items each
+    # e, f and g have too few users; without e user 4 is left with p and q, without e, f, g user 5 with nothing
     source = tmp_path / "s.txt"
     source.write_text("1 p q r\n2 p q r\n3 p q r\n4 p q e\n5 e f g\n")
     out = process(data_cli, tmp_path, "--format", "sequences", "--input", source, "--k_core", 3)

@@ -36,7 +36,8 @@ def test_an_unknown_model_lists_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    "flag, value", [("hidden_size", 0), ("num_layers", 0), ("num_heads", 0), ("max_length", 0), ("dropout", 1.0), ("dropout", -0.1)]
+    "flag, value",
+    [("hidden_size", 0), ("num_layers", 0), ("num_heads", 0), ("max_length", 0), ("dropout", 1.0), ("dropout", -0.1)],
 )
 def test_impossible_sizes_are_refused(flag, value):
     with pytest.raises(InputError, match=f"--{flag} "):
@@ -45,7 +46,10 @@ def test_impossible_sizes_are_refused(flag, value):
 
 @pytest.mark.parametrize(
     "flag, value",
-    [("targets", "first"), ("learning_rate", 0.0), ("batch_size", 0), ("num_epochs", 0), ("patience", 0), ("weight_decay", -1.0), ("seed", -1)],
+    [
+        ("targets", "first"), ("learning_rate", 0.0), ("batch_size", 0), ("num_epochs", 0), ("patience", 0),
+        ("weight_decay", -1.0), ("seed", -1),
+    ],
 )
 def test_impossible_training_is_refused(flag, value):
     with pytest.raises(InputError, match=f"--{flag} "):

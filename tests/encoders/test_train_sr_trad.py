@@ -33,7 +33,8 @@ def train(data, *flags):
 
 def test_a_finished_directory(data):
     output = train(data, "--dropout", "0.1")
-    assert sorted(path.name for path in output.iterdir()) == ["config.json", "manifest.json", "metrics.json", "model.safetensors", "runs"]
+    files = sorted(path.name for path in output.iterdir())
+    assert files == ["config.json", "manifest.json", "metrics.json", "model.safetensors", "runs"]
     manifest, metrics = read_manifest(output, "encoder"), json.loads((output / "metrics.json").read_text())
     assert manifest["item_map"] == "cycle of twenty" and manifest["seed"] == 0
     assert manifest["config"]["architecture"] == {

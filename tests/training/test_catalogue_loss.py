@@ -77,7 +77,7 @@ import resource, sys, torch
 from slmrec.training import catalogue_loss
 catalogue_loss._mean_cross_entropy = getattr(catalogue_loss, sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-vectors, items = torch.randn(512, 128, requires_grad=True), torch.randn(376859, 128)
+vectors, items = torch.randn(512, 16, requires_grad=True), torch.randn(376859, 16)
 torch.randn(64, 128) @ torch.randn(128, 64)
 before = peak()
 catalogue_loss.catalogue_cross_entropy(vectors, items, torch.ones(512, dtype=torch.int64)).backward()

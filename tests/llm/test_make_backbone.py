@@ -1,0 +1,34 @@
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoConfig
+
+from slmrec.artifacts import InputError, read_manifest
+from slmrec.llm import make_backbone
+
+
+def test_writes_a_hugging_face_checkpoint(tiny_backbone):
+    config = AutoConfig.from_pretrained(tiny_backbone)
+    assert (config.model_type, config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == ("llama", 32, 4, 4)
+    assert config.intermediate_size == 86  # 32 * 11008 / 4096
+    assert config.vocab_size == make_backbone.VOCABULARY
+    assert read_manifest(tiny_backbone, "backbone")["config"]["hidden_size"] == 32
+
+
+def test_the_seed_makes_the_weights(tiny_backbone, tmp_path):
+    flags = ["--hidden_size", "32", "--num_layers", "4", "--num_heads", "4"]
+    make_backbone.main([*flags, "--output_dir", str(tmp_path / "same")])
+    make_backbone.main([*flags, "--output_dir", str(tmp_path / "other"), "--seed", "1"])
+    original, same, other = (load_file(path / "model.safetensors") for path in (tiny_backbone, tmp_path / "same", tmp_path / "other"))
+    assert all(original[name].equal(same[name]) for name in original)
+    assert not original["embed_tokens.weight"].equal(other["embed_tokens.weight"])
+
+
+def test_up_to_date_on_the_second_start(tiny_backbone, capsys):
+    make_backbone.main(["--hidden_size", "32", "--num_layers", "4", "--num_heads", "4", "--output_dir", str(tiny_backbone)])
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_width_that_the_heads_cannot_share(tmp_path):
+    with pytest.raises(InputError, match="--hidden_size 30: rotary heads need an even share for each of 4 heads"):
+        make_backbone.main(["--hidden_size", "30", "--output_dir", str(tmp_path / "out")])
+    assert not list(tmp_path.iterdir())
