@@ -16,6 +16,7 @@ ADAM_BETA1=0.9                          # paper, Table 6
 ADAM_BETA2=0.999                        # paper, Table 6 (its 9.999 for Sport is a typo)
 ADAM_EPSILON=1e-8                       # paper, Table 6
 MAX_GRAD_NORM=1.0                       # paper, Table 6
+LOGGING_STEPS=1                         # paper, Table 6
 NUM_TRAIN_EPOCHS=3                      # released code (run_finetune.sh); counts where MAX_STEPS is -1
 BASE_MODEL_DEFAULT=meta-llama/Llama-2-7b-hf   # paper, Section 5 (LLaMA-7B)
 
@@ -29,9 +30,10 @@ case "$DATASET" in
     sport)                              # paper, Table 6
         LEARNING_RATE=0.002 MAX_STEPS=2000 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=0.1 ;;
     *)                                  # our choice, for any other data set on a small random backbone that is trained whole
-        LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=25 LAMBDA_MS=0.1
+        LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=20 LAMBDA_MS=0.1
         TARGETS=all                     # every position is a target: a random backbone has no knowledge to build on
         LAMBDA_NORM=0.01                # the squared distance grows with the width; see README, "What we learnt"
-        NUM_TRAIN_EPOCHS=8
+        NUM_TRAIN_EPOCHS=20
+        LOGGING_STEPS=20
         BASE_MODEL_DEFAULT= ;;          # run_pipeline.sh makes one
 esac

@@ -32,6 +32,7 @@ python "$SLMREC/finetune.py" \
     --max_steps "$MAX_STEPS" \
     --num_train_epochs "$NUM_TRAIN_EPOCHS" \
     --save_steps "$SAVE_STEPS" \
+    --logging_steps "$LOGGING_STEPS" \
     --per_device_train_batch_size "$PER_DEVICE_TRAIN_BATCH_SIZE" \
     --per_device_eval_batch_size "$PER_DEVICE_EVAL_BATCH_SIZE" \
     --adam_beta1 "$ADAM_BETA1" \

@@ -21,6 +21,7 @@ from pathlib import Path
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+RUN = "run.json"  # what an unfinished directory is a run of
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy", "polars", "safetensors")
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,8 @@ class Stage:
             stage.metrics = {...}     # optional, becomes metrics.json
 
     `config` is everything that determines the result (plain JSON values), `inputs` maps a name to `stage_input(...)` or
-    `file_input(...)`. A finished directory with the same configuration and inputs is up to date; with another one it is an
-    InputError that names the differing key, unless `overwrite`. After a kill, `resumable` stages find their files in
+    `file_input(...)`. A finished directory with the same configuration and inputs is up to date; another run's is an InputError that
+    names the differing key, or is replaced once this run is whole with `overwrite`. After a kill, `resumable` stages find their files in
     `stage.path` again (`stage.resumed` is then true); others start afresh.
     """
 
@@ -140,33 +141,32 @@ class Stage:
         return {"stage": self.name, "schema_version": SCHEMA_VERSION, "config": self.config, "inputs": digests}
 
     def _finished_before(self) -> bool:
-        if self.overwrite or not self.output_dir.exists():
-            return False
-        if self.output_dir.is_dir() and not any(self.output_dir.iterdir()):
+        """Whether this very run is there already. A directory that no stage wrote is never replaced."""
+        if not self.output_dir.exists() or (self.output_dir.is_dir() and not any(self.output_dir.iterdir())):
             return False
         manifest = read_manifest(self.output_dir)
         recorded = {key: manifest[key] for key in ("stage", "schema_version", "config")}
         recorded["inputs"] = {name: described["digest"] for name, described in manifest["inputs"].items()}
-        self._refuse_difference(recorded, self.output_dir, "a finished run")
-        return True
+        return self._same_run(recorded, self.output_dir, "a finished run")
 
-    def _refuse_difference(self, recorded: dict, directory: Path, what: str) -> None:
+    def _same_run(self, recorded: dict, directory: Path, what: str) -> bool:
+        """False for another run that `overwrite` allows to be replaced. Raises InputError for one that it does not."""
         difference = first_difference(recorded, self._identity())
-        if difference:
+        if difference and not self.overwrite:
             key, theirs, ours = difference
             raise InputError(
                 f"{directory}: holds {what} with {key} = {theirs!r}, this one has {ours!r} (--overwrite_output_dir replaces it)"
             )
+        return difference is None
 
     # -- the run -------------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Stage:
         self._started = time.time()
-        identity_file = self.path / "run.json"
-        if self.path.exists() and not self.overwrite and self.resumable and identity_file.is_file():
-            self._refuse_difference(read_json(identity_file), self.path, "an unfinished run")
-            self.resumed = True
-        elif self.path.exists():
+        identity_file = self.path / RUN
+        if self.resumable and identity_file.is_file():
+            self.resumed = self._same_run(read_json(identity_file), self.path, "an unfinished run")
+        if self.path.exists() and not self.resumed:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(identity_file, self._identity())
@@ -179,18 +179,18 @@ class Stage:
             shutil.rmtree(self.path)  # nothing half-written stays behind; a killed process is handled by the next __enter__
 
     def _finish(self) -> None:
-        (self.path / "run.json").unlink()
         if not (self.path / "config.json").exists():  # a Hugging Face checkpoint has its own; the manifest holds ours as well
             write_json(self.path / "config.json", self.config)
         if self.metrics is not None:
             write_json(self.path / "metrics.json", self.metrics)
         write_json(self.path / MANIFEST, self._manifest())
         replaced = self.output_dir.with_name(self.output_dir.name + ".replaced")
+        shutil.rmtree(replaced, ignore_errors=True)  # left by a kill right here
         if self.output_dir.exists():
             os.rename(self.output_dir, replaced)
         os.rename(self.path, self.output_dir)
-        if replaced.exists():
-            shutil.rmtree(replaced)
+        shutil.rmtree(replaced, ignore_errors=True)
+        (self.output_dir / RUN).unlink()
 
     def _manifest(self) -> dict:
         content = self._identity()
@@ -213,8 +213,8 @@ class Stage:
         }
 
     def _output_files(self) -> list[Path]:
-        """Every file but training checkpoints and TensorBoard logs, which a user may delete."""
-        files = (path for path in sorted(self.path.rglob("*")) if path.is_file())
+        """Every file but the training checkpoints and TensorBoard logs, which a user may delete."""
+        files = (path for path in sorted(self.path.rglob("*")) if path.is_file() and path.name not in (RUN, MANIFEST))
         return [path for path in files if not path.relative_to(self.path).parts[0].startswith(("checkpoint-", "runs"))]
 
     def _relative(self, described: dict) -> dict:

@@ -58,7 +58,8 @@ def process(args: DataArguments, stage: Stage) -> dict:
     """Read, filter, number and save; returns the statistics."""
     source = read_source(args)
     rules = PROTOCOLS[args.protocol](source, args.duplicates, args.min_rating, args.k_core)
-    filtered = apply_rules(source.frame.with_row_index("row"), rules)
+    coded = source.frame.with_columns(pl.col("user", "item").cast(pl.Categorical)).with_row_index("row")
+    filtered = apply_rules(coded, rules)
     sequences = number_sequences(filtered.frame)
     titles = pl.Series("title", [""] * len(sequences.item_ids))
     if args.meta:

@@ -26,4 +26,4 @@ def read_amazon(path: str, max_malformed: float) -> Interactions:
     lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no review")
-    return Interactions(pl.concat(blocks), raw_rows=lines.rows + lines.malformed, malformed=lines.malformed)
+    return Interactions(pl.concat(blocks, rechunk=True), raw_rows=lines.rows + lines.malformed, malformed=lines.malformed)

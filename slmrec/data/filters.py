@@ -49,11 +49,13 @@ def core(k: int, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def keep_first(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.unique(["user", "item"], keep="first", maintain_order=True)
+    """Drop the repeats of each (user, item) pair; both numbers in one integer need a third of the memory of a pair."""
+    pair = pl.col("user").to_physical().cast(pl.UInt64) * 2**32 + pl.col("item").to_physical()
+    return frame.filter(pair.is_first_distinct())
 
 
 def by_time(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.sort("user", "time", maintain_order=True)
+    return frame.sort("time", maintain_order=True)
 
 
 def unchanged(frame: pl.DataFrame) -> pl.DataFrame:
@@ -105,7 +107,7 @@ PROTOCOLS = {"paper": paper_rules, "released": released_rules}
 
 
 def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
-    """Apply the rules in turn. Raises InputError, saying what each rule dropped, when nothing is left."""
+    """Apply the rules in turn to a frame whose users and items are categories. Raises InputError, saying what each rule dropped, when nothing is left."""
     dropped, rows_before = {}, frame.height
     for rule in tqdm(rules, desc="filtering", disable=None):
         if rule.skipped:

@@ -41,25 +41,30 @@ class NumberedSequences:
         return hashlib.sha256("\n".join(self.item_ids).encode()).hexdigest()
 
 
-def number_by_first_row(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Columns `column` and number (from 0): distinct values in the order in which the input first has them."""
-    first = frame.group_by(column).agg(pl.col("row").min()).sort("row")
-    return first.select(column).with_row_index("number")
+def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np.ndarray]:
+    """Number the distinct values of a column of categories from 0, in the order in which the input first has them.
+
+    Returns the values in the order of their numbers, and the number of each row's value, uint32 [E].
+    """
+    first = frame.group_by(column).agg(pl.col("row").min()).sort("row")[column]
+    numbers = np.zeros(first.to_physical().max() + 1, dtype=np.uint32)
+    numbers[first.to_physical().to_numpy()] = np.arange(len(first), dtype=np.uint32)
+    return first.cast(pl.String), numbers[frame[column].to_physical().to_numpy()]
 
 
 def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
     """Group a filtered frame (columns user, item, row, perhaps time) by user, inside a user in the order of the frame."""
-    users, items = number_by_first_row(frame, "user"), number_by_first_row(frame, "item")
     refuse_short_users(frame)
-    numbered = frame.join(users, on="user", maintain_order="left").rename({"number": "user_number"})
-    numbered = numbered.join(items, on="item", maintain_order="left").sort("user_number", maintain_order=True)
-    lengths = np.bincount(numbered["user_number"].to_numpy(), minlength=users.height)
+    user_ids, users = number_by_first_row(frame, "user")
+    item_ids, items = number_by_first_row(frame, "item")
+    columns = {"user": users, "item": items + 1} | ({"time": frame["time"]} if "time" in frame.columns else {})
+    numbered = pl.DataFrame(columns).sort("user", maintain_order=True)
     return NumberedSequences(
-        items=(numbered["number"].to_numpy() + 1).astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        timestamps=numbered["time"].to_numpy() if "time" in numbered.columns else None,
-        item_ids=items["item"].cast(pl.String),
-        user_ids=users["user"].cast(pl.String),
+        items=numbered["item"].to_numpy().astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(users))]).astype(np.int64),
+        timestamps=numbered["time"].to_numpy() if "time" in columns else None,
+        item_ids=item_ids,
+        user_ids=user_ids,
     )
 
 

@@ -19,14 +19,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from slmrec.artifacts import InputError, first_difference, read_json, write_json
-from slmrec.data.batches import SplitRows
 from slmrec.distillation.teacher import FrozenTeacher
+
+if TYPE_CHECKING:  # rows come in ready made: distillation does not depend on the data stage
+    from slmrec.data.batches import SplitRows
 
 STATES, PROGRESS, LOCK = "states.npy", "cache.json", "lock"
 STORED = {"float32": np.float32, "bfloat16": np.int16}  # numpy has no bfloat16: its bits are stored

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
@@ -40,14 +42,24 @@ def shallow_config(base_model: str, num_layers: int) -> PretrainedConfig:
 def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The first `num_layers` decoder layers with embeddings and final norm, on the CPU.
 
-    The layers above are never built: their weights stay in the file.
+    The layers above are never built: their weights stay in the file. Raises InputError when a weight that is needed is missing.
     """
     config = shallow_config(base_model, num_layers)
+    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
+    report = logging.getLogger("transformers.modeling_utils")
+    level = report.level
+    report.setLevel(logging.ERROR)  # it warns of the layers above; what matters is missing weights, which are refused below
     try:
-        return AutoModel.from_pretrained(base_model, config=config, dtype=dtype, attn_implementation="sdpa")
-    except (OSError, ValueError) as error:
+        backbone, loaded = AutoModel.from_pretrained(base_model, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--base_model {base_model}: its weights cannot be loaded ({reason})") from None
+    finally:
+        report.setLevel(level)
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise InputError(f"--base_model {base_model}: its weights lack {missing[0]} ({len(missing)} such tensors)")
+    return backbone
 
 
 def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_modules: list[str]) -> PeftModel:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,7 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel
 
-from slmrec.artifacts import MANIFEST, InputError, file_sha256, json_sha256, read_json, read_manifest, write_json
+from slmrec.artifacts import (
+    MANIFEST,
+    InputError,
+    file_sha256,
+    first_difference,
+    json_sha256,
+    read_json,
+    read_manifest,
+    write_json,
+)
 from slmrec.config import EllmArguments
 from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
@@ -64,18 +72,20 @@ def save_weights(model: EllmRecommender, base_model: str, directory: Path) -> No
     save_file(model.heads().state_dict(), directory / HEADS)
     lora = isinstance(model.backbone, PeftModel)
     model.backbone.save_pretrained(directory if lora else directory / BACKBONE)
-    description = {
-        "base_model": base_model,
-        "train_strategy": "lora" if lora else "full",
+    write_json(directory / RECOMMENDER, {"base_model": base_model, "encoding": model.encoding} | _architecture(model))
+
+
+def _architecture(model: EllmRecommender) -> dict:
+    """What two models must share to share weights, as JSON values."""
+    return {
+        "train_strategy": "lora" if isinstance(model.backbone, PeftModel) else "full",
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
         "targets": model.targets,
         "max_length": model.max_length,
-        "encoding": model.encoding,
         "supervised_layers": [int(layer) for layer in model.block_projections],
-        "prompt": asdict(model.prompt),
+        "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
     }
-    write_json(directory / RECOMMENDER, description)
 
 
 def save_item_embeddings(model: EllmRecommender, directory: Path) -> None:
@@ -83,7 +93,12 @@ def save_item_embeddings(model: EllmRecommender, directory: Path) -> None:
 
 
 def restore_weights(model: EllmRecommender, directory: Path) -> None:
-    """Put the trained weights of a checkpoint of the same architecture into `model`."""
+    """Put the trained weights of a checkpoint into `model`. Raises InputError when its architecture is another one."""
+    architecture = _architecture(model)
+    saved = read_json(directory / RECOMMENDER)
+    difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
+    if difference:
+        raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
     model.heads().load_state_dict(load_file(directory / HEADS))
     if isinstance(model.backbone, PeftModel):
         model.backbone.load_adapter(directory, "default", is_trainable=True)

@@ -17,7 +17,14 @@ from slmrec.llm.backbone import backbone_input, count_parameters
 from slmrec.llm.checkpoint import resolve_train_strategy, save_item_embeddings, save_weights
 from slmrec.llm.recommender import EllmRecommender
 from slmrec.runtime import pick_device
-from slmrec.training.trainer import Objective, RecommenderTrainer, hugging_face_arguments, last_whole_checkpoint
+from slmrec.training.trainer import (
+    TRAINER_STATE,
+    Objective,
+    RecommenderTrainer,
+    best_checkpoint_beside,
+    hugging_face_arguments,
+    last_whole_checkpoint,
+)
 
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
 BOOKKEEPING = {"device", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
@@ -78,6 +85,8 @@ def train_and_save(
         print(f"{rows.left_out} users have no history in their training part and give no training row", flush=True)
     if not len(rows):
         raise InputError(f"{data}: no user has a training row")
+    if len(model.item_matrix()) != rows.dataset.num_items + 1:
+        raise InputError(f"the embeddings hold {len(model.item_matrix()) - 1} items, {data} has {rows.dataset.num_items}")
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(stage.path / "runs")
     try:
         settings = hugging_face_arguments(training, stage.path, training.precision == "bf16")
@@ -95,9 +104,13 @@ def train_and_save(
 
 def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     if training.resume_from_checkpoint:
-        if not (Path(training.resume_from_checkpoint) / "trainer_state.json").is_file():
-            raise InputError(f"--resume_from_checkpoint {training.resume_from_checkpoint}: not a whole checkpoint of a training run")
-        return training.resume_from_checkpoint
+        named = Path(training.resume_from_checkpoint)
+        if not (named / TRAINER_STATE).is_file():
+            raise InputError(f"--resume_from_checkpoint {named}: not a whole checkpoint of a training run")
+        best = best_checkpoint_beside(named)
+        if not best.is_dir():
+            raise InputError(f"--resume_from_checkpoint {named}: the best checkpoint of its run, {best}, is gone")
+        return str(named)
     checkpoint = last_whole_checkpoint(stage.path)
     if checkpoint:
         print(f"Going on from {checkpoint}", flush=True)

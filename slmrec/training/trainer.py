@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import Trainer, TrainingArguments
 
+from slmrec.artifacts import read_json
 from slmrec.config import LlmTrainingArguments
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.protocol import evaluate_recommender
@@ -48,6 +49,11 @@ def last_whole_checkpoint(directory: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
+def best_checkpoint_beside(checkpoint: Path) -> Path:
+    """The best checkpoint-N of the run that `checkpoint` belongs to, as of that checkpoint."""
+    return checkpoint.parent / f"checkpoint-{read_json(checkpoint / TRAINER_STATE)['best_global_step']}"
+
+
 class RecommenderTrainer(Trainer):
     """Trains an E-LLMRec by an objective and validates it by ranking.
 
@@ -70,8 +76,9 @@ class RecommenderTrainer(Trainer):
     ):
         super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate)
         self.objective, self.settings, self.base_model = objective, settings, base_model
+        self._resumed_from: Path | None = None
         self._term_sums: dict[str, float] = defaultdict(float)
-        self._term_count = 0
+        self._term_steps = 0.0
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss, weighted by this batch's share of the targets of the optimiser step.
@@ -80,22 +87,22 @@ class RecommenderTrainer(Trainer):
         targets. The Trainer divides by the number of accumulated batches afterwards, hence that factor.
         """
         terms = self.objective(model, inputs)
-        for name, term in terms.items():
-            self._term_sums[name] += float(term.detach())
-        self._term_count += 1
         share = len(inputs["targets"]) / int(num_items_in_batch)
+        for name, term in terms.items():
+            self._term_sums[name] += float(term.detach()) * share
+        self._term_steps += 1 / self.current_gradient_accumulation_steps
         return terms["loss"] * share * self.current_gradient_accumulation_steps
 
     def _get_num_items_in_batch(self, batch_samples, device):
         return sum(len(batch["targets"]) for batch in batch_samples)
 
     def log(self, logs, *args, **kwargs):
-        """Add the mean of every term of the objective since the last log line."""
-        if "loss" in logs and self._term_count:
-            means = {f"loss_{name}": total / self._term_count for name, total in self._term_sums.items() if name != "loss"}
+        """Add the mean of every term of the objective over the optimiser steps since the last log line."""
+        if "loss" in logs and self._term_steps:
+            means = {f"loss_{name}": total / self._term_steps for name, total in self._term_sums.items() if name != "loss"}
             logs = logs | means
             self._term_sums.clear()
-            self._term_count = 0
+            self._term_steps = 0.0
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -122,7 +129,19 @@ class RecommenderTrainer(Trainer):
         save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        restore_weights(model or self.model, Path(resume_from_checkpoint))
+        self._resumed_from = Path(resume_from_checkpoint)
+        restore_weights(model or self.model, self._resumed_from)
+
+    def _run_epoch(self, *args, **kwargs):
+        """A run that was killed after its last step is not trained further; the Trainer would take one more step."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+    def _finalize_training(self, *args, **kwargs):
+        """A resumed state names its best checkpoint by a path, which may have changed; it lies beside the resumed checkpoint."""
+        if self.state.best_model_checkpoint is None and self._resumed_from:
+            self.state.best_model_checkpoint = str(best_checkpoint_beside(self._resumed_from))
+        return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self):
         restore_weights(self.model, Path(self.state.best_model_checkpoint))

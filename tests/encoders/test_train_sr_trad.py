@@ -62,6 +62,7 @@ def test_up_to_date_and_another_configuration(data, capsys):
 
 def test_a_killed_run_resumes_to_the_same_weights(data, monkeypatch):
     whole = {name: tensor.clone() for name, tensor in load_encoder(train(data)).state_dict().items()}
+    shutil.rmtree(data.parent / "encoder")
     original = encoder_loop.run_epoch
 
     def killed_in_the_second_epoch(model, rows, optimizer, settings, epoch, device):
@@ -71,10 +72,9 @@ def test_a_killed_run_resumes_to_the_same_weights(data, monkeypatch):
 
     monkeypatch.setattr(encoder_loop, "run_epoch", killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        train(data, "--overwrite_output_dir")
+        train(data)
     monkeypatch.undo()
     assert (data.parent / "encoder.partial" / "checkpoint.pt").exists()
-    shutil.rmtree(data.parent / "encoder")  # the first run, which the killed one was to replace
     with pytest.raises(InputError, match="an unfinished run with config.training.learning_rate"):
         train(data, "--learning_rate", "0.5")
     resumed = load_encoder(train(data)).state_dict()

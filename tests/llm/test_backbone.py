@@ -1,8 +1,9 @@
 import json
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama import modeling_llama
 
@@ -84,6 +85,28 @@ def test_directory_without_weights(tmp_path):
         load_backbone(str(tmp_path), 1)
     with pytest.raises(InputError, match="the directory has no weights"):
         backbone_input(str(tmp_path))
+
+
+def test_a_missing_weight_is_not_made_up(tiny_backbone, tmp_path):
+    broken = shutil.copytree(tiny_backbone, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    del weights["layers.1.mlp.up_proj.weight"]
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"its weights lack layers.1.mlp.up_proj.weight \(1 such tensors\)"):
+        load_backbone(str(broken), 2)
+    load_backbone(str(broken), 1)
+
+
+def test_a_truncated_weight_file(tiny_backbone, tmp_path):
+    broken = shutil.copytree(tiny_backbone, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((tiny_backbone / "model.safetensors").read_bytes()[:-10])
+    with pytest.raises(InputError, match="broken: its weights cannot be loaded"):
+        load_backbone(str(broken), 2)
+
+
+def test_the_layers_left_out_are_no_warning(tiny_backbone, caplog):
+    load_backbone(str(tiny_backbone), 2)
+    assert "UNEXPECTED" not in caplog.text
 
 
 def test_fingerprint_follows_weights_and_configuration_but_not_the_place(write_backbone, tmp_path):

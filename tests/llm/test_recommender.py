@@ -5,7 +5,7 @@ from torch import nn
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.llm.objective import next_item_objective
 from slmrec.llm.prompt import Prompt
-from slmrec.llm.recommender import EllmRecommender
+from slmrec.llm.recommender import ENCODINGS, EllmRecommender
 from slmrec.recommender import Recommender
 
 
@@ -19,7 +19,7 @@ def test_heads_have_the_shapes_of_the_paper(make_recommender):
     assert all(head.weight.shape == (8, 32) and head.bias is None for head in model.block_projections.values())
 
 
-def test_item_embeddings_are_never_trained(make_recommender, make_batch):
+def test_item_embeddings_are_never_trained(make_recommender):
     model = make_recommender()
     assert not model.item_matrix().requires_grad
     assert all(parameter.data_ptr() != model.item_matrix().data_ptr() for parameter in model.parameters())
@@ -67,7 +67,7 @@ def test_objective_is_the_cross_entropy_of_equation_1(monkeypatch):
     model = EllmRecommender(OneToken(), table, Prompt((1,), (2,)), max_length=3)
     model.user_projection.weight.data = torch.eye(2)
     states = {1: torch.tensor([[1.0, 0.0], [0.0, 2.0]])}
-    monkeypatch.setitem(__import__("slmrec.llm.recommender", fromlist=["ENCODINGS"]).ENCODINGS, "exact", lambda *_: states)
+    monkeypatch.setitem(ENCODINGS, "exact", lambda *_: states)
     batch = {"history": torch.tensor([1, 2]), "lengths": torch.tensor([1, 1]), "targets": torch.tensor([1, 3])}
     e = torch.e
     expected = (-torch.log(torch.tensor(e / (2 * e + 1))) - torch.log(torch.tensor(e**2 / (2 * e**2 + 1)))) / 2

@@ -1,0 +1,143 @@
+"""What exact encoding and distillation save, measured side by side in one run.
+
+    python -m slmrec.benchmark --data runs/beauty/data --batch_size 256 --json results/efficiency/cpu_beauty_256.json
+
+At LLaMA-7B shape on one GPU (random weights cost the same as real ones; a smaller --micro_batch_size takes less of its memory):
+
+    python -m slmrec.benchmark --data runs/beauty/data --device cuda --precision bf16 --train_strategy lora --hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --e4srec_layers 32 --micro_batch_size 32 --json results/efficiency/gpu_llama7b.json
+
+Without --data the histories are invented, with --mean_length actions per user. Times are medians over turns that alternate between
+the sides. --parts precision compares float32 with bf16; --plot FILE draws tokens per row.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser
+
+from slmrec.artifacts import git_state, library_versions, write_json
+from slmrec.benchmarking import comparisons, paper_tables
+from slmrec.benchmarking.memory import peak_memory
+from slmrec.benchmarking.models import Case, Models
+from slmrec.benchmarking.report import render
+from slmrec.benchmarking.shares import ranking_shares, training_shares
+from slmrec.benchmarking.workload import Workload, make_workload
+from slmrec.config import BenchmarkArguments
+from slmrec.runtime import pick_device, run_main
+
+
+def main(argv: list[str] | None = None) -> None:
+    (arguments,) = HfArgumentParser(BenchmarkArguments).parse_args_into_dataclasses(argv)
+    device = pick_device(arguments.device)
+    workload = make_workload(arguments)
+    models = Models(arguments, workload.dataset.num_items, device)
+    result = headline(measure(arguments, models, workload)) | {
+        "lengths": workload.label,
+        "configuration": asdict(arguments),
+        "environment": environment(device, sys.argv[1:] if argv is None else [str(word) for word in argv]),
+    }
+    print(render(result), flush=True)
+    if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(arguments.json), result)
+    if arguments.plot:
+        from slmrec.benchmarking.picture import plot_tokens  # matplotlib is slow to import
+
+        batch = workload.batches("test", arguments.max_length, arguments.infer_batch_size, torch.device("cpu"))[0]
+        plot_tokens(batch["lengths"].numpy(), models.row_shape, arguments.plot)
+
+
+def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -> dict:
+    """Each part that is asked for, under its name."""
+    parts, result = set(arguments.parts), {}
+    if "memory" in parts:  # first: on a GPU nothing else is held yet
+        result["memory_mib"] = {name: peak_memory(arguments, case) for name, case in memory_cases(arguments).items()}
+    if "encoding" in parts:
+        result["encoding"] = comparisons.compare_encodings(models, workload, arguments.repeats)
+    if "models" in parts:
+        result["models"] = comparisons.compare_models(models, workload, arguments.repeats)
+        result["parameters"] = comparisons.parameters(models)
+        result["parameters"] |= {f"{name} at LLaMA-7B shape": count for name, count in paper_tables.llama_parameters(arguments).items()}
+    if "shares" in parts:
+        training = training_shares(models, workload, arguments.repeats)
+        result["shares"] = {"training": training, "ranking": ranking_shares(models, workload)}
+    if "precision" in parts:
+        result["precision"] = comparisons.compare_precisions(models, workload, arguments.repeats)
+    if {"models", "shares"} <= parts:
+        result["tables"] = tables(arguments, models, workload, result)
+    return result
+
+
+def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:
+    """Steps whose peak memory is measured; None stands for the loss alone."""
+    e4srec, student = arguments.e4srec_layers, arguments.student_layers
+    slmrec = f"SLMRec_{student}<-{arguments.teacher_layers}"
+    cases: dict[str, Case | None] = {}
+    for mode in ("forward", "train"):
+        depths = dict.fromkeys((arguments.num_layers, e4srec))
+        cases |= {f"E4SRec_{layers} reference {mode}": Case(layers, "reference", mode) for layers in depths}
+        cases[f"E4SRec_{arguments.num_layers} exact {mode}"] = Case(arguments.num_layers, "exact", mode)
+        cases |= {f"{slmrec} {encoding} {mode}": Case(student, encoding, mode, "run") for encoding in ("reference", "exact")}
+    return cases | {"loss alone, training": None}
+
+
+def tables(arguments: BenchmarkArguments, models: Models, workload: Workload, result: dict) -> dict:
+    costs = paper_tables.seconds_per_row(arguments, result["models"], result["shares"])
+    detailed = paper_tables.table_7(models, workload, costs)
+    conventional = paper_tables.conventional_seconds(arguments, workload, models.device)
+    ranking = next(iter(costs.values())).ranking
+    return {
+        "Table 5": paper_tables.table_5(detailed, result["parameters"]),
+        "Table 7": detailed,
+        "Table 8": paper_tables.table_8(detailed, conventional, ranking),
+    }
+
+
+def headline(result: dict) -> dict:
+    """The numbers of reference against exact, before everything else."""
+    if "encoding" not in result:
+        return result
+    encoding, numbers = result["encoding"], {}
+    for mode in ("forward", "train"):
+        numbers[f"{mode}_speedup"] = encoding[mode]["speedup"]
+        numbers[f"predicted_{mode}_speedup"] = encoding[mode]["predicted"]
+        numbers[f"{mode}_achieved"] = encoding[mode]["achieved"]
+    numbers |= {"token_ratio": encoding["tokens"]["token_ratio"], "max_abs_diff": encoding["max_abs_diff"]}
+    return numbers | result
+
+
+def environment(device: torch.device, words: list[str]) -> dict:
+    """Where and how the numbers were taken."""
+    return {
+        "command": " ".join(["python -m slmrec.benchmark", *words]),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "git": git_state(),
+        "libraries": library_versions(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name and, where Linux tells, whether it multiplies bf16 matrices natively."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in fields.items()}
+    native = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in found.get("flags", "").split()]
+    return " ".join([found.get("model name", platform.machine()), *native])
+
+
+if __name__ == "__main__":
+    run_main(main)

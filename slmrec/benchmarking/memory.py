@@ -1,0 +1,81 @@
+"""Peak memory of one step.
+
+On CUDA it is what the allocator reports. On a CPU each step runs in a process of its own, because the operating system only knows
+the highest resident set that a process ever had (Linux: VmHWM).
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import re
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from slmrec.benchmarking.models import EMBEDDING_SIZE, Case, Models, split_batch
+from slmrec.benchmarking.workload import make_workload
+from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.config import BenchmarkArguments
+from slmrec.runtime import pick_device
+
+MIB = 2**20
+STATUS = Path("/proc/self/status")
+
+
+def peak_memory(arguments: BenchmarkArguments, case: Case | None) -> dict[str, float] | None:
+    """Peak memory of one step of `case` (None: of the loss alone, at the batch of training) in MiB.
+
+    Returns {"peak": all that is held, "step": above what is held before the step: weights, optimiser, libraries}, or None on a
+    CPU whose operating system does not tell.
+    """
+    if pick_device(arguments.device).type == "cuda":
+        return _measure(arguments, case)
+    if not STATUS.is_file():
+        return None
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(_measure, arguments, case).result()
+
+
+def _measure(arguments: BenchmarkArguments, case: Case | None) -> dict[str, float]:
+    device = pick_device(arguments.device)
+    work, batch, small = _loss_alone(arguments, device) if case is None else _one_step(arguments, case, device)
+    work(small)  # libraries, gradients and optimiser states are there before the step that counts
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work(batch)
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        before = _status_bytes("VmRSS")
+        work(batch)
+        peak = _status_bytes("VmHWM")
+    return {"peak": round(peak / MIB, 1), "step": round((peak - before) / MIB, 1)}
+
+
+def _one_step(arguments: BenchmarkArguments, case: Case, device: torch.device):
+    workload = make_workload(arguments)
+    step = Models(arguments, workload.dataset.num_items, device).step(case)
+    split, size = ("test", arguments.infer_batch_size) if case.mode == "forward" else ("train", arguments.train_batch_size)
+    batch = workload.batches(split, arguments.max_length, size, device)[0]
+    return step, batch, next(split_batch(batch, 2))
+
+
+def _loss_alone(arguments: BenchmarkArguments, device: torch.device):
+    num_items = make_workload(arguments).dataset.num_items
+    items = torch.randn(num_items + 1, EMBEDDING_SIZE, device=device)
+
+    def work(num_rows: int) -> None:
+        users = torch.randn(num_rows, EMBEDDING_SIZE, device=device, requires_grad=True)
+        catalogue_cross_entropy(users, items, torch.randint(1, num_items + 1, (num_rows,), device=device)).backward()
+
+    return work, arguments.train_batch_size, 2
+
+
+def _status_bytes(name: str) -> int:
+    return int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))[1]) * 1024

@@ -1,0 +1,166 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import distill
+import finetune
+from slmrec.artifacts import InputError, read_json, read_manifest
+from slmrec.llm.checkpoint import load_ellmrec
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_flags, tiny_teacher):
+    """flags(**changes): the command line of distill.py for the tiny teacher, as a list."""
+
+    def build(**changes):
+        return tiny_flags(**{"teacher": tiny_teacher, "num_blocks": 2, "max_steps": 2} | changes)
+
+    return build
+
+
+def adapters(directory):
+    return sorted(name for name in load_file(directory / "heads.safetensors") if name.startswith("block_projections"))
+
+
+def test_distils_and_records_what_it_did(flags, tiny_teacher, tmp_path):
+    weights = {path: path.read_bytes() for path in tiny_teacher.rglob("*.safetensors")}
+    distill.main(flags(num_layers=4, num_blocks=4, lambda_norm=0.01, output_dir=tmp_path / "student"))
+    manifest, metrics = read_manifest(tmp_path / "student", "distill"), read_json(tmp_path / "student" / "metrics.json")
+    assert manifest["inputs"].keys() == {"data", "embeddings", "base_model", "teacher"}
+    assert manifest["inputs"]["teacher"]["digest"] == read_manifest(tiny_teacher)["digest"]
+    assert manifest["config"]["lambda_norm"] == 0.01 and "teacher" not in manifest["config"]
+    train = metrics["history"][0]["train"]
+    assert train.keys() == {"loss", "loss_ce", "loss_cos", "loss_norm", "loss_ms"}
+    total = train["loss_ce"] + train["loss_cos"] + 0.01 * train["loss_norm"] + train["loss_ms"]
+    assert train["loss"] == pytest.approx(total, rel=1e-5)
+    assert adapters(tmp_path / "student") == [f"block_projections.{layer}.weight" for layer in (1, 2, 3)]
+    assert load_ellmrec(tmp_path / "student").num_layers == 4
+    assert all(path.read_bytes() == content for path, content in weights.items())
+
+
+@pytest.mark.parametrize(
+    "changes, terms",
+    [
+        ({"lambda_ms": 0}, {"loss_cos", "loss_norm"}),
+        ({"lambda_cos": 0, "lambda_norm": 0}, {"loss_ms"}),
+        ({"lambda_cos": 0, "lambda_norm": 0, "lambda_ms": 0}, set()),
+    ],
+)
+def test_adapters_are_there_only_for_multiple_supervision(flags, tmp_path, changes, terms):
+    distill.main(flags(output_dir=tmp_path / "student", **changes))
+    train = read_json(tmp_path / "student" / "metrics.json")["history"][0]["train"]
+    assert train.keys() == {"loss", "loss_ce"} | terms
+    assert adapters(tmp_path / "student") == (["block_projections.1.weight"] if "loss_ms" in terms else [])
+
+
+def test_other_switches_change_the_loss(flags, tmp_path):
+    losses = {}
+    for name, switches in {"paper": [], "released": ["--protocol", "released"], "last": ["--no_distill_last_block"]}.items():
+        distill.main(flags(output_dir=tmp_path / name, max_steps=1) + switches)
+        losses[name] = read_json(tmp_path / name / "metrics.json")["history"][0]["train"]
+    assert losses["paper"]["loss_ce"] == losses["released"]["loss_ce"] == losses["last"]["loss_ce"]
+    assert losses["paper"]["loss_cos"] == pytest.approx(losses["released"]["loss_cos"] / 2)  # two blocks: sum and mean
+    assert len({values["loss_norm"] for values in losses.values()}) == 3
+
+
+def test_a_checkpoint_can_teach(flags, tiny_teacher, tmp_path):
+    checkpoint = max(tiny_teacher.glob("checkpoint-*"))
+    distill.main(flags(teacher=checkpoint, output_dir=tmp_path / "student", max_steps=1))
+    digest = read_manifest(tmp_path / "student")["inputs"]["teacher"]["digest"]
+    assert digest != read_manifest(tiny_teacher)["digest"]
+
+
+def test_second_start_is_up_to_date_and_another_weight_is_refused(flags, tmp_path, capsys):
+    output = tmp_path / "student"
+    distill.main(flags(output_dir=output, max_steps=1))
+    before = (output / "manifest.json").read_bytes()
+    distill.main(flags(output_dir=output, max_steps=1))
+    assert "up to date" in capsys.readouterr().out
+    with pytest.raises(InputError, match="config.lambda_cos = 1.0, this one has 0.5"):
+        distill.main(flags(output_dir=output, max_steps=1, lambda_cos=0.5))
+    assert (output / "manifest.json").read_bytes() == before
+
+
+# -- a teacher that does not fit ----------------------------------------------------------------------------------------------
+
+
+def assert_refused(arguments, output, message):
+    inputs_before = sorted(output.parent.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        distill.main(arguments)
+    assert sorted(output.parent.rglob("*")) == inputs_before
+    assert not output.exists() and not output.with_name(output.name + ".partial").exists()
+
+
+def test_blocks_that_do_not_divide(flags, tmp_path):
+    output = tmp_path / "student"
+    assert_refused(flags(num_blocks=3, output_dir=output), output, "--num_blocks 3 does not divide the teacher's 4 layers")
+    assert_refused(flags(num_blocks=4, output_dir=output), output, "--num_blocks 4 does not divide the student's 2 layers")
+
+
+def test_another_width(flags, write_backbone, tmp_path):
+    wide, output = write_backbone(tmp_path / "wide", hidden_size=48, num_layers=2), tmp_path / "student"
+    message = "the teacher has hidden_size 32, the student 48"
+    assert_refused(flags(base_model=wide, output_dir=output), output, message)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"targets": "all"}, "the teacher has targets last, the student all"),
+        ({"max_length": 20}, "the teacher has max_length 30, the student 20"),
+        ({"teacher": "nowhere"}, "nowhere: no such directory"),
+        ({"num_layers": 9}, "--num_layers 9: .* has 4 layers"),
+        ({"lambda_ms": -1}, "--lambda_ms -1.0: must not be negative"),
+    ],
+)
+def test_other_settings(flags, tmp_path, changes, message):
+    assert_refused(flags(output_dir=tmp_path / "student", **changes), tmp_path / "student", message)
+
+
+def test_a_directory_that_holds_no_teacher(flags, tiny_data, tmp_path):
+    output = tmp_path / "student"
+    assert_refused(flags(teacher=tiny_data, output_dir=output), output, "holds a 'data' stage where 'finetune' is needed")
+
+
+def test_another_data_set(flags, write_data, write_embeddings, tmp_path):
+    """Once with other items, once with the same items in other sequences."""
+    output = tmp_path / "student"
+    other = write_data(tmp_path / "other", seed=1, item_map="other items")
+    embeddings = write_embeddings(tmp_path / "other embeddings", other)
+    assert_refused(
+        flags(data=other, embeddings=embeddings, output_dir=output), output, "do not number the same items .*tiny items.*other items"
+    )
+    reordered = write_data(tmp_path / "reordered", seed=1)
+    assert_refused(flags(data=reordered, output_dir=output), output, "the teacher was trained on other data than .*reordered")
+
+
+def test_other_embeddings(flags, write_embeddings, tiny_data, tmp_path):
+    other, output = write_embeddings(tmp_path / "other", tiny_data, seed=1), tmp_path / "student"
+    assert_refused(flags(embeddings=other, output_dir=output), output, "the teacher was trained on other embeddings than .*other")
+
+
+def test_embeddings_of_other_items_are_refused_by_the_first_stage(tiny_flags, write_data, write_embeddings, tmp_path):
+    other = write_embeddings(tmp_path / "other", write_data(tmp_path / "data", item_map="other items"))
+    with pytest.raises(InputError, match="do not number the same items"):
+        finetune.main(tiny_flags(embeddings=other, output_dir=tmp_path / "teacher"))
+    assert not list(tmp_path.glob("teacher*"))
+
+
+def test_a_truncated_teacher_is_refused(flags, tiny_teacher, tmp_path):
+    teacher, output = shutil.copytree(tiny_teacher, tmp_path / "teacher"), tmp_path / "student"
+    content = (teacher / "heads.safetensors").read_bytes()
+    (teacher / "heads.safetensors").write_bytes(content[:-1])
+    assert_refused(flags(teacher=teacher, output_dir=output), output, "heads.safetensors: missing or not the")
+
+
+def test_the_saved_student_is_its_best_checkpoint(flags, tmp_path):
+    distill.main(flags(output_dir=tmp_path / "student"))
+    description = json.loads((tmp_path / "student" / "recommender.json").read_text())
+    assert (description["num_layers"], description["supervised_layers"], description["train_strategy"]) == (2, [1], "full")
+    heads = load_ellmrec(tmp_path / "student").heads().state_dict()
+    checkpoint = load_file(tmp_path / "student" / "checkpoint-2" / "heads.safetensors")
+    assert heads.keys() == checkpoint.keys() and all(torch.equal(heads[name], checkpoint[name]) for name in heads)

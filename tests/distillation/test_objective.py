@@ -1,0 +1,181 @@
+import pytest
+import torch
+
+from slmrec.artifacts import InputError
+from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.config import DistillationArguments
+from slmrec.distillation.objective import DistillationObjective
+from slmrec.distillation.teacher import FrozenTeacher
+from slmrec.llm.recommender import Encoded
+
+# Two items (1, 0) and (0, 1) after PAD. User vectors (0, 0) give both the chance 1/2: a cross-entropy of log 2.
+# User vector (log 3, 0) gives the first item the chance 3/4: a cross-entropy of log 4/3 for it and of log 4 for the second.
+ITEMS = torch.tensor([[5.0, 5.0], [1.0, 0.0], [0.0, 1.0]])
+LOG3, LOG_4_3, LOG4 = (float(torch.tensor(x).log()) for x in (3.0, 4 / 3, 4.0))
+BATCH = {"targets": torch.tensor([1, 2])}
+# The states of test_losses.py: mean cosines 0.48 and 0, mean squared distances 15.5 and 6.5. A third block agrees: 1 and 0.
+TEACHER = [
+    torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]]),
+    torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]),
+    torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]),
+]
+STUDENT = {
+    2: torch.tensor([[4.0, 3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 5.0]]),
+    4: torch.tensor([[-2.0, 0.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0]]),
+    6: torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]),
+}
+FIRST_TWO_DISTANCES = [(2**0.5 + 29**0.5) / 2, 2.5]
+
+
+class FixedTeacher:
+    def block_states(self, batch):
+        return TEACHER
+
+
+class NoTeacher:
+    def block_states(self, batch):
+        raise AssertionError("the teacher was asked")
+
+
+def fixed_student(batch, layers):
+    """CE: log 4/3 and log 4, mean 0.837. Block 1: log 2 for both users. Block 2: log 4/3 and log 4 again."""
+    users = torch.tensor([[LOG3, 0.0], [LOG3, 0.0]])
+    states = {layer: STUDENT[layer] for layer in layers}
+    return Encoded(users, ITEMS, states, {2: torch.zeros(2, 2), 4: users})
+
+
+CE = (LOG_4_3 + LOG4) / 2
+MS = [float(torch.tensor(2.0).log()), CE]
+
+
+def terms_of(teacher=None, **arguments):
+    settings = DistillationArguments("teacher", num_blocks=3, **arguments)
+    terms = DistillationObjective(teacher or FixedTeacher(), (2, 4, 6), settings)(fixed_student, BATCH)
+    return {name: float(term) for name, term in terms.items()}
+
+
+def test_equation_6_by_hand():
+    expected = {"ce": CE, "cos": 1 - (0.48 + 0 + 1) / 3, "norm": (15.5 + 6.5 + 0) / 3, "ms": sum(MS) / 2}
+    expected["loss"] = expected["ce"] + 0.5 * expected["cos"] + 0.01 * expected["norm"] + 0.1 * expected["ms"]
+    assert terms_of(lambda_cos=0.5, lambda_norm=0.01, lambda_ms=0.1) == pytest.approx(expected)
+
+
+def test_without_the_last_block():
+    expected = {"ce": CE, "cos": 1 - (0.48 + 0) / 2, "norm": (15.5 + 6.5) / 2, "ms": sum(MS) / 2}
+    expected["loss"] = CE + expected["cos"] + 0.1 * expected["norm"] + expected["ms"]
+    assert terms_of(distill_last_block=False) == pytest.approx(expected)
+
+
+def test_released_protocol_sums_over_blocks():
+    expected = {"ce": CE, "cos": (1 - 0.48) + (1 - 0) + (1 - 1), "norm": sum(FIRST_TWO_DISTANCES), "ms": sum(MS)}
+    expected["loss"] = CE + expected["cos"] + 0.1 * expected["norm"] + expected["ms"]
+    assert terms_of(protocol="released") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("enabled", [(), ("cos",), ("norm",), ("ms",), ("cos", "ms"), ("norm", "ms"), ("cos", "norm")])
+def test_only_enabled_terms_are_there(enabled):
+    terms = terms_of(**{f"lambda_{name}": 1.0 if name in enabled else 0.0 for name in ("cos", "norm", "ms")})
+    assert terms.keys() == {"ce", "loss", *enabled}
+    assert terms["loss"] == pytest.approx(sum(value for name, value in terms.items() if name != "loss"))
+
+
+def test_the_teacher_is_not_asked_without_feature_terms():
+    assert terms_of(NoTeacher(), lambda_cos=0, lambda_norm=0).keys() == {"ce", "ms", "loss"}
+    with pytest.raises(AssertionError, match="the teacher was asked"):
+        terms_of(NoTeacher(), lambda_cos=0, lambda_norm=1)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_blocks": 1}, "no intermediate block to supervise"),
+        ({"num_blocks": 1, "lambda_ms": 0, "distill_last_block": False}, "leaves no block"),
+        ({"lambda_cos": -1}, "--lambda_cos -1: must not be negative"),
+        ({"protocol": "other"}, "--protocol other: choose one of paper, released"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        DistillationArguments("teacher", **arguments)
+
+
+# -- with real models ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(make_recommender):
+    """pair(targets="last", supervised=(1,), **weights): a student of 2 layers, a teacher of 4 and the objective, in 2 blocks."""
+
+    def build(targets="last", supervised=(1,), lora=False, **weights):
+        closing = 0 if targets == "all" else 7
+        student = make_recommender(2, lora=lora, targets=targets, closing=closing, supervised_layers=supervised)
+        teacher_model = make_recommender(4, seed=1, lora=lora, lora_dropout=0.5, targets=targets, closing=closing)
+        arguments = DistillationArguments("teacher", num_blocks=2, **weights)
+        return student, DistillationObjective(FrozenTeacher(teacher_model, (2, 4)), (1, 2), arguments)
+
+    return build
+
+
+@pytest.mark.parametrize("targets", ["last", "all"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_full_objective_reaches_every_student_tensor(pair, make_batch, targets, lora):
+    student, objective = pair(targets, lora=lora)
+    objective(student, make_batch([3, 8, 30, 1], targets))["loss"].backward()
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    assert student.block_projections["1"].weight.grad is not None
+
+
+def test_terms_are_those_of_the_models_states(pair, make_batch):
+    """Worked out here from the states of both models, block by block."""
+    student, objective = pair("all")
+    batch = make_batch([3, 8], "all")
+    with torch.no_grad():
+        terms = objective(student, batch)
+        ours, theirs = student(batch, layers=(1, 2)), objective.teacher.model(batch, layers=(2, 4))
+        cosines, squares = [], []
+        for own, other in ((ours.states[1], theirs.states[2]), (ours.states[2], theirs.states[4])):
+            assert own.shape == (11, 32)
+            cosines += [(own * other).sum(1) / own.norm(dim=1) / other.norm(dim=1)]
+            squares += [((own - other) ** 2).sum(1)]
+        torch.testing.assert_close(terms["cos"], 1 - torch.stack(cosines).mean())
+        torch.testing.assert_close(terms["norm"], torch.stack(squares).mean())
+        torch.testing.assert_close(terms["ms"], catalogue_cross_entropy(ours.block_users[1], ours.items, batch["targets"]))
+
+
+def test_a_student_that_is_its_teacher_has_only_its_own_loss(make_recommender, make_batch):
+    model = make_recommender(4)
+    arguments = DistillationArguments("teacher", num_blocks=2, lambda_ms=0)
+    objective = DistillationObjective(FrozenTeacher(make_recommender(4), (2, 4)), (2, 4), arguments)
+    terms = objective(model, make_batch([3, 8]))
+    assert float(terms["cos"].detach()) == pytest.approx(0, abs=1e-6) and float(terms["norm"].detach()) == 0
+
+
+def test_the_teacher_is_in_eval_mode_without_gradients_and_stays_as_it_was(pair, make_batch):
+    student, objective = pair(lora=True)
+    teacher, batch = objective.teacher.model, make_batch([3, 8, 30])
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    optimiser = torch.optim.AdamW(student.parameters(), lr=0.01)
+    student.train()
+    first = objective.teacher.block_states(batch)
+    objective(student, batch)["loss"].backward()
+    optimiser.step()
+    assert not any(module.training for module in teacher.modules())
+    assert all(not parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
+    assert not any(states.requires_grad for states in first)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert all(map(torch.equal, objective.teacher.block_states(batch), first))  # its dropout of 0.5 is off
+
+
+def test_a_missing_adapter_is_an_error_and_not_a_missing_term(pair, make_batch):
+    student, objective = pair(supervised=())
+    with pytest.raises(KeyError):
+        objective(student, make_batch([3, 8]))
+
+
+def test_a_missing_teacher_block_is_an_error(pair, make_batch):
+    student, objective = pair()
+    objective.teacher.layers = (2,)
+    with pytest.raises(ValueError):
+        objective(student, make_batch([3, 8]))

@@ -1,0 +1,77 @@
+"""What README.md says is true: its commands parse against the real command lines, its result tables are the committed ones."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip() and line[0] != "#"]
+TABLES = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL)
+PIPELINE_FLAGS = {"--reviews", "--meta", "--base_model", "--run_dir", "--format", "--protocol", "--overwrite_output_dir"}
+
+
+def help_text(module: str) -> str:
+    """What `-h` of an entry point prints, asked in this process."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+        importlib.import_module(module).main(["-h"])
+    return out.getvalue()
+
+
+def flags_of(words: list[str]) -> list[str]:
+    return [word for word in words if word.startswith("--")]
+
+
+def known_flags(words: list[str]) -> set[str]:
+    """The flags that the command `words` takes."""
+    program, script = words[0], words[1]
+    if program == "python":
+        module = words[2] if script == "-m" else script.removesuffix(".py")
+        module += ".__main__" if module == "slmrec.data" else ""
+        return set(re.findall(r"--\w+", help_text(module)))
+    stages = {"run_finetune.sh": ["finetune"], "run_distill.sh": ["distill"], "run_pipeline.sh": ["finetune", "distill"]}
+    if script == "run_tests.sh":
+        return set()
+    own = PIPELINE_FLAGS if script == "run_pipeline.sh" else set()
+    return own.union(*(re.findall(r"--\w+", help_text(stage)) for stage in stages[script]))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_exists_and_takes_its_flags(command):
+    words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    assert words[0] in ("python", "bash"), command
+    script = words[2].replace(".", "/") if words[1] == "-m" else words[1]
+    assert any((ROOT / path).is_file() for path in (script, f"{script}.py", f"{script}/__main__.py")), script
+    assert set(flags_of(words)) <= known_flags(words)
+
+
+def test_the_readme_has_the_two_commands_in_its_first_screen():
+    first_screen = "\n".join(README.splitlines()[:30])
+    assert "bash run_pipeline.sh " in first_screen and "bash run_tests.sh " in first_screen
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize("script", ["run_finetune.sh", "run_distill.sh"])
+def test_the_shell_scripts_pass_flags_that_exist(script):
+    text = (ROOT / script).read_text(encoding="utf-8").split("python ")[1]
+    passed = re.findall(r"^    (--\w+)", text, re.MULTILINE)
+    assert len(passed) > 15
+    assert set(passed) <= known_flags(["bash", script])
+
+
+@pytest.mark.parametrize("path,table", TABLES)
+def test_result_tables_are_the_committed_ones(path, table):
+    assert table.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
+
+
+def test_there_are_result_tables():
+    assert TABLES

@@ -1,0 +1,178 @@
+"""Rules that hold for the tree as a whole: who imports whom, and what no file may contain."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = {path.name for path in (ROOT / "slmrec").iterdir() if (path / "__init__.py").is_file()}
+# Which other parts of the library each part may import. Modules directly in slmrec/ are open to all.
+MAY_IMPORT = {
+    "data": set(),
+    "encoders": set(),
+    "llm": set(),
+    "distillation": {"llm"},
+    "evaluation": {"data"},
+    "training": {"data", "encoders", "llm", "distillation", "evaluation"},
+    "benchmarking": {"data", "encoders", "llm", "distillation", "evaluation", "training", "paper"},
+    "paper": {"evaluation"},
+}
+HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
+SKIPPED = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", "raw", "processed", "runs", "shared"}
+TEXT = {".py", ".sh", ".md", ".toml", ".txt", ".json", ".ipynb", ".yml", ".yaml", ".cfg", ""}
+
+
+def tree_files(*suffixes):
+    """Files of the project with these suffixes; data, runs and environments left out."""
+    found = []
+    for path in ROOT.rglob("*"):
+        inside = path.relative_to(ROOT).parts
+        if path.suffix in suffixes and path.is_file() and not SKIPPED & set(inside) and not inside[0].endswith(".partial"):
+            found.append(path)
+    return sorted(found)
+
+
+PYTHON_FILES = tree_files(".py")
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PYTHON_FILES}
+
+
+def nodes(tree, functions=True):
+    """All nodes but those under `if TYPE_CHECKING:`, which never run; with functions=False also without the bodies of functions."""
+    yield tree
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
+        return
+    if functions or not isinstance(tree, ast.FunctionDef):
+        for child in ast.iter_child_nodes(tree):
+            yield from nodes(child, functions)
+
+
+def imports(source, functions=True):
+    """Full names of what a module imports: `from a.b import c` gives a.b and a.b.c. functions=False: when it is imported itself."""
+    names = set()
+    for node in nodes(ast.parse(source), functions):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here, so that this test can read them"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def imported_parts(source):
+    return {name.split(".")[1] for name in imports(source) if name.startswith("slmrec.")} & PARTS
+
+
+def test_imports_are_found():
+    source = "import torch.nn\ndef f():\n    from slmrec.llm.prompt import Prompt\n    import slmrec.data\nfrom slmrec import evaluation\n"
+    assert {"torch.nn", "slmrec.llm.prompt", "slmrec.llm.prompt.Prompt"} <= imports(source)
+    assert imported_parts(source) == {"llm", "data", "evaluation"}
+    assert imports(source, functions=False) == {"torch.nn", "slmrec", "slmrec.evaluation"}
+    assert not imports("if TYPE_CHECKING:\n    import torch")
+
+
+def test_every_part_has_its_rule():
+    assert {"data", "encoders", "llm", "distillation", "evaluation", "training"} <= PARTS <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_who_imports_whom(part):
+    wrong = {}
+    for path in (ROOT / "slmrec" / part).rglob("*.py"):
+        extra = imported_parts(path.read_text(encoding="utf-8")) - MAY_IMPORT[part] - {part}
+        if extra:
+            wrong[path.name] = extra
+    assert not wrong
+
+
+def all_imports(module, seen):
+    """Names that importing a module of this project brings in, directly or through others of its modules."""
+    if module in seen or module not in MODULES:
+        return set()
+    seen.add(module)
+    names = imports(MODULES[module].read_text(encoding="utf-8"), functions=False)
+    packages = {".".join(module.split(".")[:end]) for end in range(1, module.count(".") + 1)}
+    return names.union(*(all_imports(name, seen) for name in names | packages))
+
+
+def test_imports_are_followed():
+    assert "torch" in all_imports("slmrec.evaluation.protocol", set())
+    assert "slmrec.packing" in all_imports("slmrec.llm.recommender", set())
+
+
+def test_the_papers_tables_need_no_model_library():
+    for module in MODULES:
+        if module.startswith("slmrec.paper"):
+            assert not {name.split(".")[0] for name in all_imports(module, set())} & HEAVY, module
+
+
+def test_nobody_imports_a_script():
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    assert {"finetune", "distill", "evaluate"} <= scripts
+    for path in PYTHON_FILES:
+        if path.relative_to(ROOT).parts[0] != "tests":
+            assert not imports(path.read_text(encoding="utf-8")) & scripts, path
+
+
+# -- what no file may contain -------------------------------------------------------------------------------------------------
+
+HOME = re.compile(r"(?<![\w.$}~-])/(?:" + "|".join(["home", "root", "Users", "work"]) + r")/\w")
+
+
+def test_no_path_of_one_machine():
+    assert HOME.search('open("/' + 'home/somebody/data")') and not HOME.search("datasets/home/x") and not HOME.search("$DIR/work/x")
+    wrong = []
+    for path in tree_files(*TEXT):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        wrong += [f"{path.relative_to(ROOT)}: {found.group()}" for found in HOME.finditer(text)]
+    assert not wrong
+
+
+def unsafe(source):
+    """Line numbers of bare excepts and of calls that unpickle without restriction."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            lines.append(node.lineno)
+        if isinstance(node, ast.Call) and unpickles(ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}):
+            lines.append(node.lineno)
+    return lines
+
+
+def unpickles(function, keywords):
+    if function in ("torch.load", "load") and "weights_only" in keywords:
+        return keywords["weights_only"] != "True"
+    if function.endswith(("np.load", "numpy.load")):
+        return keywords.get("allow_pickle", "False") != "False"
+    restricted = {"pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load", "dill.load", "joblib.load", "pd.read_pickle"}
+    return function in restricted
+
+
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("try:\n    pass\nexcept:\n    pass", [3]),
+        ("try:\n    pass\nexcept ValueError:\n    pass", []),
+        ("pickle.load(stream)", [1]),
+        ("torch.load(path)", [1]),
+        ("torch.load(path, weights_only=False)", [1]),
+        ("torch.load(path, weights_only=True)", []),
+        ("np.load(path, allow_pickle=True)", [1]),
+        ("np.load(path, allow_pickle=False)", []),
+        ("pickle.dump(value, stream)", []),
+    ],
+)
+def test_unsafe_code_is_found(source, found):
+    assert unsafe(source) == found
+
+
+def test_no_bare_except_and_no_unrestricted_unpickling():
+    """Tests may unpickle what they have just written."""
+    wrong = {path: unsafe(path.read_text(encoding="utf-8")) for path in PYTHON_FILES if path.relative_to(ROOT).parts[0] != "tests"}
+    assert not {path: lines for path, lines in wrong.items() if lines}
+
+
+def test_pickle_is_imported_only_where_a_released_file_is_read():
+    importers = {str(path.relative_to(ROOT)) for path in PYTHON_FILES if "pickle" in imports(path.read_text(encoding="utf-8"))}
+    assert {path for path in importers if not path.startswith("tests")} <= {"slmrec/released_pickle.py"}

@@ -1,0 +1,344 @@
+"""finetune.py from its command line: killed and started again, up to date, refused, replaced, resumed from elsewhere."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import finetune
+from slmrec.artifacts import InputError, Stage, read_json, read_manifest
+from slmrec.embeddings import save_item_embeddings
+from slmrec.llm.checkpoint import load_ellmrec
+from slmrec.models import load_recommender
+from slmrec.training import trainer
+from slmrec.training.llm_stage import validation_history
+from slmrec.training.trainer import RecommenderTrainer
+
+
+def trained_weights(directory):
+    """Every trained tensor that a stage directory holds outside its checkpoints, by file and name."""
+    files = [path for path in directory.rglob("*.safetensors") if "checkpoint" not in str(path.relative_to(directory))]
+    return {(path.name, name): tensor for path in files for name, tensor in load_file(path).items()}
+
+
+def assert_same_run(first, second):
+    ours, theirs = trained_weights(first), trained_weights(second)
+    assert ours.keys() == theirs.keys() and len(ours) > 3
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    metrics = [read_json(directory / "metrics.json") for directory in (first, second)]
+    for name in ("history", "best_step", "steps", "valid", "trained_parameters"):
+        assert metrics[0][name] == metrics[1][name], name
+
+
+@contextlib.contextmanager
+def interrupted(method, calls, killed=True):
+    """The trainer's `method` raises KeyboardInterrupt at its call number `calls`; `killed`: nobody tidies up, as after SIGKILL."""
+    original, counted = getattr(RecommenderTrainer, method), []
+
+    def hindered(self, *args, **kwargs):
+        counted.append(1)
+        if len(counted) == calls:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RecommenderTrainer, method, hindered)
+        if killed:
+            patch.setattr(Stage, "__exit__", lambda self, *error: None)
+        yield
+
+
+@pytest.fixture
+def falling_mrr(monkeypatch):
+    """Validation answers 1, 1/2, 1/3 ..., so that a run's first checkpoint is its best. Clear the list for another run."""
+    calls, evaluate = [], trainer.evaluate_recommender
+
+    def falling(*args, **kwargs):
+        calls.append(1)
+        evaluation = evaluate(*args, **kwargs)
+        evaluation.metrics["sampled"]["MRR"] = 1 / len(calls)
+        return evaluation
+
+    monkeypatch.setattr(trainer, "evaluate_recommender", falling)
+    return calls
+
+
+@pytest.fixture
+def flags(tiny_flags, tmp_path):
+    """flags(**changes): the command line of finetune.py that writes tmp_path / "run", 8 steps an epoch, checkpoints at 4, 8, 12."""
+
+    def build(**changes):
+        chosen = {"max_steps": 12, "save_steps": 4, "per_device_train_batch_size": 6, "save_total_limit": 10, "learning_rate": 0.003}
+        return tiny_flags(**chosen | {"output_dir": tmp_path / "run"} | changes)
+
+    return build
+
+
+# Dropout and the order of the rows hang on the random state: "lora" would show a state that is not restored.
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(flags, tmp_path, capsys, strategy):
+    """The kill comes in step 11, in the second epoch; steps 9 and 10 are done again. Equal to the last bit."""
+    finetune.main(flags(output_dir=tmp_path / "whole", train_strategy=strategy))
+    with interrupted("training_step", 11):
+        finetune.main(flags(train_strategy=strategy))
+    with pytest.raises(InputError, match="its stage has not finished yet"):
+        read_manifest(tmp_path / "run")
+    finetune.main(flags(train_strategy=strategy))
+    assert f"Going on from {tmp_path / 'run.partial' / 'checkpoint-8'}" in capsys.readouterr().out
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert [read_manifest(tmp_path / name)["resumed"] for name in ("run", "whole")] == [True, False]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_kill_while_a_checkpoint_is_written(flags, tmp_path, capsys):
+    """checkpoint-8 holds weights but no trainer_state.json, so the run goes on from checkpoint-4."""
+    finetune.main(flags(output_dir=tmp_path / "whole"))
+    with interrupted("_save_rng_state", 2):
+        finetune.main(flags())
+    assert (tmp_path / "run.partial" / "checkpoint-8" / "heads.safetensors").is_file()
+    finetune.main(flags())
+    assert "checkpoint-4\n" in capsys.readouterr().out
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_kill_before_the_first_checkpoint_starts_afresh(flags, tmp_path, capsys):
+    finetune.main(flags(output_dir=tmp_path / "whole"))
+    with interrupted("training_step", 3):
+        finetune.main(flags())
+    finetune.main(flags())
+    assert "Going on" not in capsys.readouterr().out
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("max_steps", [8, 12])
+def test_a_kill_after_the_last_step_trains_no_further(flags, tmp_path, max_steps):
+    """At the end of an epoch (8) and in the middle of one (12); a constant learning rate would show one step more."""
+    arguments = {"max_steps": max_steps, "lr_scheduler_type": "constant"}
+    finetune.main(flags(output_dir=tmp_path / "whole", **arguments))
+    with interrupted("_load_best_model", 1):
+        finetune.main(flags(**arguments))
+    finetune.main(flags(**arguments))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_killed_run_may_move(flags, tmp_path, falling_mrr):
+    """A checkpoint names the best one by a path, which is gone when the run goes on; the best weights are saved all the same."""
+    finetune.main(flags(output_dir=tmp_path / "whole"))
+    falling_mrr.clear()
+    with interrupted("_load_best_model", 1):
+        finetune.main(flags())
+    (tmp_path / "run.partial").rename(tmp_path / "moved.partial")
+    finetune.main(flags(output_dir=tmp_path / "moved"))
+    assert read_json(tmp_path / "whole" / "metrics.json")["best_step"] == 4
+    assert_same_run(tmp_path / "moved", tmp_path / "whole")
+
+
+def test_a_real_kill(flags, tmp_path):
+    """The process gets SIGKILL in step 11, out of reach of any clean-up."""
+    code = (
+        "import os, signal, sys, torch; torch.set_num_threads(1); import finetune; from slmrec.training.trainer import RecommenderTrainer as T\n"
+        "step, done = T.training_step, []\n"
+        "def kill(*a, **k): done.append(1); return os.kill(os.getpid(), signal.SIGKILL) if len(done) == 11 else step(*a, **k)\n"
+        "T.training_step = kill; finetune.main(sys.argv[1:])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *flags()], cwd=os.path.dirname(finetune.__file__), capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finetune.main(flags())
+    finetune.main(flags(output_dir=tmp_path / "whole"))
+    assert read_manifest(tmp_path / "run")["resumed"]
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_an_error_before_the_first_checkpoint_leaves_nothing(flags, tmp_path, monkeypatch):
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(RecommenderTrainer, "training_step", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        finetune.main(flags())
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_by_hand_keeps_the_checkpoints(flags, tmp_path):
+    with interrupted("training_step", 6, killed=False):
+        finetune.main(flags())
+    assert (tmp_path / "run.partial" / "checkpoint-4" / "trainer_state.json").is_file()
+    with pytest.raises(InputError, match="its stage has not finished yet"):
+        load_recommender(tmp_path / "run")
+
+
+# -- a second start -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short(flags):
+    """short(**changes): the command line of a run of two steps."""
+    return lambda **changes: flags(**{"max_steps": 2, "save_steps": 2} | changes)
+
+
+def test_second_start_is_up_to_date(short, tmp_path, capsys):
+    finetune.main(short())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    finetune.main(short())
+    finetune.main(short(logging_steps=2, save_total_limit=1, per_device_eval_batch_size=3))  # these change no result
+    assert capsys.readouterr().out.count("up to date") == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"learning_rate": 0.5}, "config.learning_rate = 0.003, this one has 0.5"),
+        ({"num_layers": 3}, "config.num_layers = 2, this one has 3"),
+        ({"train_strategy": "lora"}, "config.train_strategy = 'full', this one has 'lora'"),
+        ({"seed": 1}, "config.seed = 0, this one has 1"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_configuration_is_refused_by_its_key(short, flags, tmp_path, changes, message, finished):
+    base = short if finished else flags
+    if finished:
+        finetune.main(base())
+    else:
+        with interrupted("training_step", 6):
+            finetune.main(base())
+    before = sorted(tmp_path.rglob("*"))
+    kind = "a finished run" if finished else "an unfinished run"
+    with pytest.raises(InputError, match=f"holds {kind} with {message} .--overwrite_output_dir replaces it"):
+        finetune.main(base(**changes))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_overwriting_replaces_another_run(short, tmp_path):
+    finetune.main(short())
+    finetune.main(short(seed=1) + ["--overwrite_output_dir"])
+    assert read_manifest(tmp_path / "run")["seed"] == 1 and not read_manifest(tmp_path / "run")["resumed"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_overwriting_gives_up_another_unfinished_run(flags, tmp_path):
+    with interrupted("training_step", 6):
+        finetune.main(flags())
+    finetune.main(flags(seed=1) + ["--overwrite_output_dir"])
+    assert not read_manifest(tmp_path / "run")["resumed"]
+
+
+def test_other_embeddings_are_another_run(short, write_embeddings, tiny_data, tmp_path):
+    finetune.main(short())
+    other = write_embeddings(tmp_path / "other", tiny_data, seed=1)
+    with pytest.raises(InputError, match="holds a finished run with inputs.embeddings = "):
+        finetune.main(short(embeddings=other))
+
+
+# -- going on from a named checkpoint -----------------------------------------------------------------------------------------
+
+
+def test_a_named_checkpoint_of_a_finished_run(flags, tmp_path):
+    """Six steps more on top of twelve, with the history of both."""
+    finetune.main(flags(output_dir=tmp_path / "first"))
+    first = read_json(tmp_path / "first" / "metrics.json")
+    checkpoint = tmp_path / "first" / "checkpoint-12"
+    finetune.main(flags(max_steps=18, resume_from_checkpoint=checkpoint))
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    assert metrics["steps"] == 18 and metrics["history"][:3] == first["history"]
+    assert [entry["step"] for entry in metrics["history"]] == [4, 8, 12, 16, 18]
+    assert not (tmp_path / "run" / "checkpoint-4").exists()
+
+
+def test_the_best_checkpoint_may_lie_in_the_run_that_was_resumed(flags, tmp_path, falling_mrr):
+    finetune.main(flags(output_dir=tmp_path / "first"))
+    finetune.main(flags(max_steps=16, resume_from_checkpoint=tmp_path / "first" / "checkpoint-12"))
+    assert read_json(tmp_path / "run" / "metrics.json")["best_step"] == 4
+    expected, actual = trained_weights(tmp_path / "first"), trained_weights(tmp_path / "run")
+    assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
+
+
+def test_named_checkpoints_that_cannot_be_used(flags, tmp_path, falling_mrr):
+    finetune.main(flags(output_dir=tmp_path / "first"))
+    named = tmp_path / "first" / "checkpoint-12"
+    alone = shutil.copytree(named, tmp_path / "alone" / "checkpoint-12")
+    for checkpoint, changes, message in (
+        ("nowhere", {}, "--resume_from_checkpoint nowhere: not a whole checkpoint"),
+        (named, {"num_layers": 3}, "checkpoint-12: its num_layers is 2, that of the model 3"),
+        (named, {"train_strategy": "lora"}, "checkpoint-12: its train_strategy is full, that of the model lora"),
+        (alone, {}, "the best checkpoint of its run, .*alone/checkpoint-4, is gone"),
+    ):
+        with pytest.raises(InputError, match=message):
+            finetune.main(flags(max_steps=16, resume_from_checkpoint=checkpoint, **changes))
+        assert not list(tmp_path.glob("run*"))
+
+
+# -- what is written ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_finished_run_holds(tiny_teacher, tiny_data, tiny_embeddings):
+    manifest, metrics = read_manifest(tiny_teacher, "finetune"), read_json(tiny_teacher / "metrics.json")
+    assert set(manifest["outputs"]) >= {"recommender.json", "heads.safetensors", "item_embeddings.safetensors", "metrics.json"}
+    assert not [name for name in manifest["outputs"] if name.startswith(("checkpoint-", "runs"))]
+    assert manifest["inputs"]["data"]["digest"] == read_manifest(tiny_data)["digest"]
+    assert manifest["inputs"]["embeddings"]["digest"] == read_manifest(tiny_embeddings)["digest"]
+    assert manifest["item_map"] == "tiny items" and manifest["seed"] == 0 and manifest["device"] == "cpu"
+    assert manifest["config"]["train_strategy"] == "full" and manifest["config"]["precision"] == "fp32"
+    assert "base_model" not in manifest["config"] and "device" not in manifest["config"]
+    best = max(metrics["history"], key=lambda entry: entry["valid"]["MRR"])
+    assert metrics["best_step"] == best["step"] and metrics["valid"]["sampled"] == best["valid"]
+    assert metrics["training_rows"] == 48 and metrics["steps"] == 6
+    model = load_ellmrec(tiny_teacher)
+    assert metrics["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert list(tiny_teacher.glob("runs/events*"))  # TensorBoard's
+
+
+def test_nothing_that_is_written_is_a_pickle_of_ours(tiny_teacher):
+    """optimizer.pt, scheduler.pt and rng_state.pth are the Trainer's; they are read back by its restricted loader."""
+    allowed = {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    suspicious = {path.name for path in tiny_teacher.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".pickle")}
+    assert suspicious <= allowed
+
+
+def test_validation_history_by_hand():
+    log = [
+        {"loss": 4.0, "loss_ce": 3.0, "grad_norm": 9.0, "learning_rate": 0.1, "step": 1},
+        {"loss": 2.0, "loss_ce": 1.0, "grad_norm": 9.0, "learning_rate": 0.1, "step": 2},
+        {"eval_MRR": 0.25, "eval_HR@1": 0.1, "epoch": 0.5, "step": 2},
+        {"loss": 1.0, "loss_ce": 0.5, "step": 3},
+        {"eval_MRR": 0.5, "eval_HR@1": 0.2, "epoch": 1.0, "step": 3},
+        {"train_runtime": 1.0, "train_loss": 2.33, "step": 3},
+    ]
+    assert validation_history(log) == [
+        {"step": 2, "valid": {"MRR": 0.25, "HR@1": 0.1}, "train": {"loss": 3.0, "loss_ce": 2.0}},
+        {"step": 3, "valid": {"MRR": 0.5, "HR@1": 0.2}, "train": {"loss": 1.0, "loss_ce": 0.5}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"max_steps": 0}, "nothing to train"),
+        ({"targets": "some"}, "--targets some: choose one of last, all"),
+        ({"base_model": "."}, "--base_model .: the directory has no config.json"),
+        ({"lora_target_modules": ["nowhere"], "train_strategy": "lora"}, "--lora_target_modules nowhere"),
+        ({"lr_scheduler_type": "sideways"}, "training arguments: sideways is not a valid SchedulerType"),
+        ({"embeddings": "nowhere"}, "nowhere: no such directory"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(flags, tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as refused:
+        finetune.main(flags(**changes))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_embeddings_with_another_number_of_items(flags, tmp_path):
+    """Same item map on paper, fewer rows in the file."""
+    with Stage("embeddings", tmp_path / "fewer", {}, {}, item_map="tiny items") as stage:
+        save_item_embeddings(torch.randn(40, 8), stage.path)
+    with pytest.raises(InputError, match="the embeddings hold 39 items, .*data has 40"):
+        finetune.main(flags(embeddings=tmp_path / "fewer"))
+    assert not list(tmp_path.glob("run*"))
