@@ -25,7 +25,8 @@ size_of() {
 }
 
 announced_size() {  # the Content-Length that the server gives for a file, or nothing
-    curl --silent --show-error --fail --location --head "$1" | tr -d '\r' | awk 'tolower($1) == "content-length:" { size = $2 } END { print size }'
+    curl --silent --show-error --fail --location --head "$1" | tr -d '\r' |
+        awk 'tolower($1) == "content-length:" { size = $2 } END { print size }'
 }
 
 fetch() {  # fetch URL FILE: on from the bytes that FILE has, or from the start where the server cannot do that

@@ -1,13 +1,15 @@
-"""What exact encoding and distillation save, measured side by side in one run.
+r"""What exact encoding and distillation save, measured side by side in one run.
 
     python -m slmrec.benchmark --data runs/beauty/data --batch_size 256 --json results/efficiency/cpu_beauty_256.json
 
 At LLaMA-7B shape on one GPU (random weights cost the same as real ones; a smaller --micro_batch_size takes less of its memory):
 
-    python -m slmrec.benchmark --data runs/beauty/data --device cuda --precision bf16 --train_strategy lora --hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --e4srec_layers 32 --micro_batch_size 32 --json results/efficiency/gpu_llama7b.json
+    python -m slmrec.benchmark --data runs/beauty/data --device cuda --precision bf16 --train_strategy lora --e4srec_layers 32 \
+        --hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --micro_batch_size 32 \
+        --json results/efficiency/gpu_llama7b.json
 
-Without --data the histories are invented, with --mean_length actions per user. Times are medians over turns that alternate between
-the sides. --parts precision compares float32 with bf16; --plot FILE draws tokens per row.
+Without --data the histories are invented, with --mean_length actions per user. Times are medians over turns that alternate
+between the sides. --parts precision compares float32 with bf16; --plot FILE draws tokens per row.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -
     if "models" in parts:
         result["models"] = comparisons.compare_models(models, workload, arguments.repeats)
         result["parameters"] = comparisons.parameters(models)
-        result["parameters"] |= {f"{name} at LLaMA-7B shape": count for name, count in paper_tables.llama_parameters(arguments).items()}
+        llama = paper_tables.llama_parameters(arguments)
+        result["parameters"] |= {f"{name} at LLaMA-7B shape": count for name, count in llama.items()}
     if "shares" in parts:
         training = training_shares(models, workload, arguments.repeats)
         result["shares"] = {"training": training, "ranking": ranking_shares(models, workload)}

@@ -25,6 +25,7 @@ COLUMNS = {  # what the four columns are called where no flag names them
     "csv": {"user_column": "reviewerID", "item_column": "asin", "rating_column": "overall", "time_column": "unixReviewTime"},
     "recbole": {"user_column": "user_id", "item_column": "item_id", "rating_column": "rating", "time_column": "timestamp"},
 }
+META_COLUMNS = {"meta_item_column": "Product ID", "meta_title_column": "Description"}
 MAX_MALFORMED = 0.01
 
 
@@ -33,7 +34,7 @@ class DataArguments:
     """What the data stage reads, and which actions it keeps."""
 
     format: str = field(metadata={"help": "amazon (JSON lines), csv, sequences (S3-Rec text, LC-Rec JSON) or recbole (.inter)"})
-    input: str = field(metadata={"help": "file of the reviews, actions or sequences; may be gzip-compressed, like every file here"})
+    input: str = field(metadata={"help": "reviews, actions or sequences; may be gzip-compressed, like every file here"})
     meta: str | None = field(default=None, metadata={"help": "file of the titles: Amazon .json, .csv, or a RecBole atomic file"})
     item_table: str | None = field(
         default=None, metadata={"help": "'source id TAB number' of each item, where --input holds numbers"}
@@ -48,7 +49,7 @@ class DataArguments:
         default=5, metadata={"help": "fewest actions of users and items (paper), of users (released, whose items need 20)"}
     )
     max_malformed: float | None = field(
-        default=None, metadata={"help": f"share of JSON lines that may fail to parse, default {MAX_MALFORMED:g}; more stop the run"}
+        default=None, metadata={"help": f"share of JSON lines that may fail to parse; default {MAX_MALFORMED:g}"}
     )
     user_column: str | None = field(default=None, metadata={"help": "default: reviewerID (csv), user_id (recbole)"})
     item_column: str | None = field(default=None, metadata={"help": "default: asin (csv), item_id (recbole)"})
@@ -70,21 +71,20 @@ class DataArguments:
         if self.max_malformed is not None and not 0 <= self.max_malformed <= 1:
             raise InputError(f"--max_malformed {self.max_malformed}: must be a share from 0 to 1")
         meta = (self.meta or "").removesuffix(".gz")
-        self._default(COLUMNS.get(self.format, {}), tuple(COLUMNS["csv"]), "--format csv or recbole")
-        self._default({"meta_item_column": "Product ID", "meta_title_column": "Description"} if meta.endswith(".csv") else {},
-                      ("meta_item_column", "meta_title_column"), "a .csv file as --meta")
-        json_lines = self.format == "amazon" or meta.endswith(".json")
-        self._default({"max_malformed": MAX_MALFORMED} if json_lines else {}, ("max_malformed",), "JSON lines")
-        self._default({"item_table": None, "user_table": None} if self.format in ("sequences", "recbole") else {},
-                      ("item_table", "user_table"), "--format sequences or recbole")
+        columns = COLUMNS.get(self.format, COLUMNS["csv"])
+        self._default(columns, self.format in COLUMNS, "--format csv or recbole")
+        self._default(META_COLUMNS, meta.endswith(".csv"), "a .csv file as --meta")
+        self._default({"max_malformed": MAX_MALFORMED}, self.format == "amazon" or meta.endswith(".json"), "JSON lines")
+        tables = {"item_table": None, "user_table": None}
+        self._default(tables, self.format in ("sequences", "recbole"), "--format sequences or recbole")
 
-    def _default(self, defaults: dict, names: tuple[str, ...], needed: str) -> None:
+    def _default(self, defaults: dict, useful: bool, needed: str) -> None:
         """Fill in defaults; a flag that this source has no use for is refused rather than ignored."""
-        for name in names:
-            if getattr(self, name) is None:
-                setattr(self, name, defaults.get(name))
-            elif name not in defaults:
+        for name, default in defaults.items():
+            if getattr(self, name) is not None and not useful:
                 raise InputError(f"--{name} is only for {needed}")
+            if getattr(self, name) is None and useful:
+                setattr(self, name, default)
 
     def files(self) -> dict[str, str]:
         """The input files that are given, by the names that the manifest has for them."""

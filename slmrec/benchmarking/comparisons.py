@@ -25,7 +25,8 @@ def compare_encodings(models: Models, workload: Workload, repeats: int) -> dict:
     arguments = models.arguments
     model, layers = models.recommender(arguments.num_layers), arguments.num_layers
     batches = {mode: _batches(models, workload, mode, "test") for mode in ("forward", "train")}
-    result = {"max_abs_diff": largest_difference(models, batches["forward"][0]), "tokens": tokens_computed(model, batches["forward"])}
+    result: dict = {"max_abs_diff": largest_difference(models, batches["forward"][0])}
+    result["tokens"] = tokens_computed(model, batches["forward"])
     ceiling = matrix_product_rate(models.device, DTYPES[arguments.precision])
     for mode, title in (("forward", "forward pass"), ("train", "training step")):
         cases = {encoding: Case(layers, encoding, mode) for encoding in ("reference", "exact")}
@@ -39,14 +40,15 @@ def compare_encodings(models: Models, workload: Workload, repeats: int) -> dict:
 def compare_models(models: Models, workload: Workload, repeats: int) -> dict:
     """E4SRec_l as published (reference encoding) against SLMRec, by depth alone and with exact encoding."""
     arguments = models.arguments
-    base, student = f"E4SRec_{arguments.e4srec_layers} reference", f"SLMRec_{arguments.student_layers}<-{arguments.teacher_layers}"
+    layers = arguments.student_layers
+    base, student = f"E4SRec_{arguments.e4srec_layers} reference", f"SLMRec_{layers}<-{arguments.teacher_layers}"
     ceiling = matrix_product_rate(models.device, DTYPES[arguments.precision])
     result: dict = {"baseline": base}
     for mode, split in (("forward", "test"), ("train", "train")):
         cases = {base: Case(arguments.e4srec_layers, "reference", mode)}
-        cases |= {f"{student} {encoding}": Case(arguments.student_layers, encoding, mode, "run") for encoding in ("reference", "exact")}
+        cases |= {f"{student} {encoding}": Case(layers, encoding, mode, "run") for encoding in ("reference", "exact")}
         if mode == "train":
-            cases[f"{student} exact, cached teacher"] = Case(arguments.student_layers, "exact", mode, "cached")
+            cases[f"{student} exact, cached teacher"] = Case(layers, "exact", mode, "cached")
         batches = _batches(models, workload, mode, split)
         seconds = time_cases(models, cases, batches, repeats, f"models: {mode}")
         flops = {name: _flops(models, case, batches) for name, case in cases.items()}
@@ -75,8 +77,8 @@ def compare_precisions(models: Models, workload: Workload, repeats: int) -> dict
 
 def parameters(models: Models) -> dict:
     """Parameters of the decoders with their adapters, as Table 5 counts them (no lm_head, no heads of ours)."""
-    arguments = models.arguments
-    depths = {f"E4SRec_{arguments.e4srec_layers}": arguments.e4srec_layers, f"SLMRec_{arguments.student_layers}": arguments.student_layers}
+    e4srec, student = models.arguments.e4srec_layers, models.arguments.student_layers
+    depths = {f"E4SRec_{e4srec}": e4srec, f"SLMRec_{student}": student}
     return {name: count_parameters(models.recommender(layers).backbone) for name, layers in depths.items()}
 
 
@@ -93,8 +95,9 @@ def tokens_computed(model: EllmRecommender, batches: list[Batch]) -> dict:
     shape = work.RowShape(len(model.before), len(model.after), model.max_length)
     counts = {encoding: _seen_tokens(model, encoding, batches) for encoding in ("reference", "exact")}
     minimum = sum(work.count_tokens(batch["lengths"].cpu().numpy(), shape).minimum for batch in batches)
-    result = {f"{encoding}_{layer}_layer": seen / rows for encoding, pair in counts.items() for layer, seen in zip(("first", "last"), pair)}
-    return {f"{name}_per_row": value for name, value in result.items()} | {
+    seen = {f"{name}_first_layer_per_row": pair[0] / rows for name, pair in counts.items()}
+    seen |= {f"{name}_last_layer_per_row": pair[1] / rows for name, pair in counts.items()}
+    return seen | {
         "minimum_per_row": minimum / rows,
         "token_ratio": counts["reference"][0] / counts["exact"][0],
         "exact_over_minimum": counts["exact"][0] / minimum,
@@ -118,7 +121,7 @@ def _seen_tokens(model: EllmRecommender, encoding: str, batches: list[Batch]) ->
 
     hooks = [layers[index].mlp.register_forward_pre_hook(counter(place)) for place, index in enumerate((0, -1))]
     model.encoding = encoding
-    with torch.inference_mode(), torch.autocast(model.item_embeddings.device.type, torch.bfloat16):  # counts do not depend on dtype
+    with torch.inference_mode(), torch.autocast(model.item_embeddings.device.type, torch.bfloat16):  # counts are the same
         for batch in batches:
             model.encode(batch)
     for hook in hooks:

@@ -190,7 +190,7 @@ def build_recommender(
         backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
         if frozen:
             backbone = add_lora(backbone, arguments.lora_r, arguments.lora_r, 0.05, LORA_TARGETS)
-        prompt = Prompt(tuple(i % arguments.vocab_size for i in range(BEFORE)), tuple(i % arguments.vocab_size for i in range(AFTER)))
+        prompt = Prompt(*(tuple(i % arguments.vocab_size for i in range(tokens)) for tokens in (BEFORE, AFTER)))
         table = torch.randn(num_items + 1, EMBEDDING_SIZE)
         model = EllmRecommender(backbone, table, prompt, max_length=arguments.max_length, supervised_layers=tuple(supervised))
     return model.to(device)

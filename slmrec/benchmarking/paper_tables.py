@@ -84,9 +84,9 @@ def table_5(detailed: Table, parameters: dict) -> Table:
     """Method -> means over the data sets of Table 7, with the parameters in 10^9 (trained, at inference)."""
     ours = list(detailed.values())[1]
     means = {name: [float(np.mean([hours[i] for hours in row.values()])) for i in (0, 1)] for name, row in ours.items()}
+    counts = {name: parameters[_model_name(name)] for name in means}
     rows = {
-        name: [*pair, parameters[_model_name(name)]["trained_parameters"] / 1e9, parameters[_model_name(name)]["parameters"] / 1e9]
-        for name, pair in means.items()
+        name: [*pair, counts[name]["trained_parameters"] / 1e9, counts[name]["parameters"] / 1e9] for name, pair in means.items()
     }
     return {"paper (one A100)": {name: list(row) for name, row in TABLE_5.items()}, list(detailed)[1]: rows}
 
@@ -119,26 +119,29 @@ def llama_parameters(arguments: BenchmarkArguments) -> dict[str, dict[str, int]]
     """Parameters at LLaMA-7B shape with LoRA, counted without allocating anything."""
     shape = BenchmarkArguments(**vars(arguments) | LLAMA_7B)
     depths = {"E4SRec_32": 32, "SLMRec_4": 4}
-    return {name: count_parameters(build_recommender(shape, layers, 1, "meta", "bf16").backbone) for name, layers in depths.items()}
+    built = {name: build_recommender(shape, layers, 1, "meta", "bf16") for name, layers in depths.items()}
+    return {name: count_parameters(model.backbone) for name, model in built.items()}
 
 
 def _hours(models: Models, workload: Workload, cost: SecondsPerRow, dataset: str) -> list[float]:
     size = TABLE_1[dataset]
-    factors = [_length_factor(models, workload, cost.layers, split, size.mean_length) if cost.exact else 1.0 for split in ("train", "test")]
-    train = cost.train * factors[0] + cost.loss * size.items / workload.dataset.num_items
-    return [size.users * train / HOUR, size.users * (cost.infer * factors[1] + cost.ranking) / HOUR]
+    mean = size.mean_length if cost.exact else None
+    factor = {split: _length_factor(models, workload, cost.layers, split, mean) for split in ("train", "test")}
+    train = cost.train * factor["train"] + cost.loss * size.items / workload.dataset.num_items
+    return [size.users * train / HOUR, size.users * (cost.infer * factor["test"] + cost.ranking) / HOUR]
 
 
 def _length_factor(models: Models, workload: Workload, layers: int, split: str, mean: float | None) -> float:
-    """How many times the arithmetic of the measured rows the rows of a data set with `mean` actions need; 1 if unknown."""
+    """The arithmetic that rows of users with `mean` actions need, over that of the measured rows; 1 without a mean."""
     if mean is None:
         return 1.0
     arguments = models.arguments
     batch = arguments.train_batch_size if split == "train" else arguments.infer_batch_size
     history = mean_history(mean, 3 if split == "train" else 1, arguments.max_length)
     measured = workload.rows(split, arguments.max_length).lengths.mean()
-    need = [minimum_work(models.layer_shape, layers, np.full(batch, length), models.row_shape).forward for length in (history, measured)]
-    return need[0] / need[1]
+    lengths = [np.full(batch, length) for length in (history, measured)]
+    needed, spent = (minimum_work(models.layer_shape, layers, each, models.row_shape).forward for each in lengths)
+    return needed / spent
 
 
 def _model_name(method: str) -> str:

@@ -19,7 +19,7 @@ def grid(header: list[str], rows: list[list]) -> str:
     """Columns aligned, numbers with four significant digits."""
     cells = [header] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["  ".join([row[0].ljust(widths[0])] + [text.rjust(width) for text, width in zip(row[1:], widths[1:])]) for row in cells]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -37,8 +37,9 @@ def _encoding(part: dict) -> str:
     tokens = part["tokens"]
     lines = [
         grid(header, rows),
-        f"tokens per row: reference {tokens['reference_first_layer_per_row']:.1f}, exact {tokens['exact_first_layer_per_row']:.1f} "
-        f"(last layer {tokens['exact_last_layer_per_row']:.1f}), least possible {tokens['minimum_per_row']:.1f}; "
+        f"tokens per row: reference {tokens['reference_first_layer_per_row']:.1f}, "
+        f"exact {tokens['exact_first_layer_per_row']:.1f} (last layer {tokens['exact_last_layer_per_row']:.1f}), "
+        f"least possible {tokens['minimum_per_row']:.1f}; "
         f"ratio {tokens['token_ratio']:.2f} at {tokens['mean_history']:.1f} items a row",
         f"largest difference between user vectors: {part['max_abs_diff']:.1e}; "
         f"matrix products: {part['matrix_product_gflops']:.0f} GFLOP/s",
@@ -56,9 +57,10 @@ def _models(part: dict) -> str:
 
 
 def _shares(part: dict) -> str:
-    rows = [[f"training: {name}", share, part["training"]["seconds"][name]] for name, share in part["training"]["share"].items()]
-    users = part["ranking"]["users"]
-    rows += [[f"ranking: {name}", share, part["ranking"]["seconds_per_user"][name] * users] for name, share in part["ranking"]["share"].items()]
+    training, ranking = part["training"], part["ranking"]
+    users = ranking["users"]
+    rows = [[f"training: {name}", share, training["seconds"][name]] for name, share in training["share"].items()]
+    rows += [[f"ranking: {name}", share, ranking["seconds_per_user"][name] * users] for name, share in ranking["share"].items()]
     return grid(["Time, exact encoding", "share", "seconds"], rows) + f"\n(one training step; ranking {users:,} users)"
 
 
@@ -73,7 +75,7 @@ def _memory(part: dict) -> str:
 
 
 def _precision(part: dict) -> str:
-    rows = [[mode, part[mode]["seconds"]["fp32"], part[mode]["seconds"]["bf16"], part[mode]["bf16_speedup"]] for mode in ("forward", "train")]
+    rows = [[mode, *part[mode]["seconds"].values(), part[mode]["bf16_speedup"]] for mode in ("forward", "train")]
     rates = part["matrix_product_gflops"]
     rows.append(["matrix products, GFLOP/s", rates["fp32"], rates["bf16"], rates["bf16"] / rates["fp32"]])
     relative = f"\nrelative difference of the user vectors: {part['relative_difference']:.1e}"

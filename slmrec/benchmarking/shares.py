@@ -63,7 +63,7 @@ class _DividedStep:
 
 
 def ranking_shares(models: Models, workload: Workload) -> dict:
-    """Seconds per user, and shares, of ranking test users among 999 candidates: encoding, drawing candidates, scoring, the rest."""
+    """Seconds per user, and shares, of ranking test users among 999 candidates: encode, draw candidates, score, rest."""
     arguments = models.arguments
     model = models.recommender(arguments.num_layers)
     model.encoding = "exact"

@@ -41,7 +41,7 @@ class Workload:
 def make_workload(arguments: BenchmarkArguments) -> Workload:
     """As many users as the batches need, drawn with --seed."""
     random = np.random.default_rng(arguments.seed)
-    wanted = 2 * BATCHES * max(arguments.train_batch_size, arguments.infer_batch_size)  # users with 3 actions have no training row
+    wanted = 2 * BATCHES * max(arguments.train_batch_size, arguments.infer_batch_size)  # not every user has a training row
     if arguments.data is None:
         lengths = draw_lengths(random, arguments.mean_length, wanted)
         label = f"invented: {FEWEST_ACTIONS} actions and a geometric rest, mean {arguments.mean_length:g}"

@@ -2,9 +2,9 @@
 
     python -m slmrec.data.demo --output_dir datasets/raw/demo --seed 0
 
-A shopper's next item comes from one of five sources (`SOURCES`), so that each kind of recommender has something to find: popularity,
-taste, the last item, the last two items together, and the last three together. Nothing measured on this data says anything about
-real shoppers; the manifest beside the files is what the data stage reads to label it as synthetic.
+A shopper's next item comes from one of four sources (`SOURCES`), so that each kind of recommender has something to find: popularity,
+taste, the last two items together, and the last three together. Nothing measured on this data says anything about real shoppers;
+the manifest beside the files is what the data stage reads to label it as synthetic.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RARE_ITEMS = 0.15  # further items that hardly anybody touches, per item
 FIRST_DAY, LAST_DAY = 15_000, 17_700  # days since 1970: early 2011 to mid 2018
 SECONDS_A_DAY = 86_400
 
-NOUNS = ("Guitar Strings", "Drum Sticks", "Microphone Stand", "Capo", "Tuner", "Cable", "Pedal", "Amplifier", "Violin Bow", "Music Stand")
+NOUNS = ("Guitar Strings", "Drum Sticks", "Microphone", "Capo", "Tuner", "Cable", "Pedal", "Amplifier", "Violin Bow", "Music Stand")
 STYLE_NAMES = ("Classic", "Studio", "Stage")
 BRANDS = ("Alder", "Birchline", "Corvid & Sons", "Dunmore", "Eastgate", "Fernhill")
 TEXTS = ("Works as it should.", "Exactly what I was looking for, and it came early.", "Bought a second one for my daughter.",

@@ -107,7 +107,10 @@ PROTOCOLS = {"paper": paper_rules, "released": released_rules}
 
 
 def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
-    """Apply the rules in turn to a frame whose users and items are categories. Raises InputError, saying what each rule dropped, when nothing is left."""
+    """Apply the rules in turn to a frame whose users and items are categories.
+
+    Raises InputError, saying what each rule dropped, when nothing is left.
+    """
     dropped, rows_before = {}, frame.height
     for rule in tqdm(rules, desc="filtering", disable=None):
         if rule.skipped:

@@ -14,8 +14,8 @@ class Interactions:
     """Actions as a source holds them.
 
     Attributes:
-        frame: columns user and item (pl.String, or pl.Categorical to save memory), and where the source has them rating (pl.Float32) and
-            time (pl.Int64, Unix seconds).
+        frame: columns user and item (pl.String, or pl.Categorical to save memory), and where the source has them rating
+            (pl.Float32) and time (pl.Int64, Unix seconds).
         raw_rows: actions or lines that the source holds, malformed ones included.
         malformed: lines that did not parse.
         notes: more counts for stats.json.

@@ -10,7 +10,7 @@ from slmrec.data.interactions import Interactions
 
 
 def read_recbole(path: str, columns: Columns) -> Interactions:
-    """Read an `.inter` file. A file with the column `<item>_list` holds one sequence per row, the last item in a column of its own."""
+    """Read an `.inter` file; with a column `<item>_list` it holds one sequence per row, the last item in a column of its own."""
     table = read_table(path, "\t", None)
     if f"{columns.item}_list" in table.columns:
         return read_sequence_rows(path, table, columns)
@@ -31,7 +31,8 @@ def read_sequence_rows(path: str, table: pl.DataFrame, columns: Columns) -> Inte
     strange = parts.filter(~pl.col("sequence_longest").str.contains(pl.col("sequence"), literal=True))
     if strange.height:
         raise InputError(
-            f"{path}: no row of user {strange['user'][0]!r} holds the whole sequence; use the file with the full ones (.test.inter)"
+            f"{path}: no row of user {strange['user'][0]!r} holds the whole sequence; use the file that has it (.test.inter)"
         )
     items = longest.select("user", item=pl.col("sequence").str.strip_chars().str.split(" ")).explode("item")
-    return Interactions(items, raw_rows=items.height, notes={"sequence_rows": rows.height, "repeated_sequence_rows": rows.height - longest.height})
+    notes = {"sequence_rows": rows.height, "repeated_sequence_rows": rows.height - longest.height}
+    return Interactions(items, raw_rows=items.height, notes=notes)

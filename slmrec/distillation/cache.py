@@ -65,7 +65,7 @@ class CachedTeacher:
     def __init__(self, directory: Path, key: CacheKey, rows: SplitRows):
         self.dtype = getattr(torch, key.dtype)
         self.states = np.load(directory / STATES, mmap_mode="r")  # [P, B, d1]
-        self.counts = np.zeros(rows.dataset.num_users, dtype=np.int64)  # [U] positions of each user; users without a row have none
+        self.counts = np.zeros(rows.dataset.num_users, dtype=np.int64)  # [U] positions of each user; without a row: none
         self.counts[rows.users] = positions_per_row(rows)
         self.first = np.cumsum(self.counts) - self.counts  # [U] (rows stand in the order of users)
 

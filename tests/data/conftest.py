@@ -33,8 +33,9 @@ def write_reviews(tmp_path):
     """Write (user, item, rating, day) rows as Amazon JSON lines; returns the path."""
 
     def write(rows, name="reviews.json.gz"):
+        text = {"reviewText": 'a "quoted" text'}
         lines = [
-            json.dumps({"overall": rating, "reviewerID": user, "asin": item, "reviewText": 'a "quoted" text', "unixReviewTime": day * 86400})
+            json.dumps({"overall": rating, "reviewerID": user, "asin": item, **text, "unixReviewTime": day * 86400})
             for user, item, rating, day in rows
         ]
         path = tmp_path / name

@@ -117,7 +117,8 @@ def test_user_with_fewer_than_three_actions(amazon, write_reviews):
     assert "user 'short' has 2 actions; 3 are needed" in error
 
 
-CSV = "asin, reviewerID, overall, unixReviewTime\n" + "".join(f"i{item},u{user},5.0,{item}\n" for user in range(5) for item in range(5))
+CSV_ROWS = [f"i{item},u{user},5.0,{item}\n" for user in range(5) for item in range(5)]
+CSV = "asin, reviewerID, overall, unixReviewTime\n" + "".join(CSV_ROWS)
 
 
 @pytest.mark.parametrize(

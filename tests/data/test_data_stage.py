@@ -68,7 +68,8 @@ def test_released_protocol_looks_at_every_minimum_once(data_cli, write_reviews, 
     """Users < 2, items < 20, repeats, users < 2: an item may end below 20, times do not matter, 3 stars count."""
     rows = [(f"u{number:02d}", item, 3.0, 50 - number) for item in "abc" for number in range(20)]
     rows += [("late", item, 5.0, 1) for item in "aabbcc"] + [("rare", "a", 5.0, 1), ("rare", "x", 5.0, 1), ("low", "b", 2.0, 1)]
-    out = process(data_cli, tmp_path, "--format", "amazon", "--input", write_reviews(rows), "--protocol", "released", "--k_core", 2)
+    arguments = ["--format", "amazon", "--input", write_reviews(rows), "--protocol", "released", "--k_core", 2]
+    out = process(data_cli, tmp_path, *arguments)
     sequences = sequences_of(out)
     assert len(sequences) == 21 and all(items == ["a", "b", "c"] for items in sequences.values())
     stats = load_dataset(out).stats
@@ -123,7 +124,8 @@ def test_command_line_in_a_process_of_its_own(write_reviews, tmp_path):
     manifest = read_manifest(tmp_path / "out", "data")
     assert set(manifest["outputs"]) == {"config.json", "items.csv", "sequences.npz", "stats.json", "users.csv"}
     assert manifest["config"]["k_core"] == 2 and set(manifest["inputs"]) == {"reviews"}
-    done = subprocess.run([*command, "--output_dir", str(tmp_path / "out"), "--duplicates", "keep"], capture_output=True, text=True)
+    command += ["--output_dir", str(tmp_path / "out"), "--duplicates", "keep"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "config.duplicates = 'first', this one has 'keep'" in done.stderr
 

@@ -61,8 +61,8 @@ def test_titles_of_the_amazon_meta_file(shared_data, data_cli, tmp_path):
 
 def test_titles_of_the_csv_meta_file_lose_their_html_entities(shared_data, data_cli, tmp_path):
     folder = shared_data / "amazon2014_Musical_Instruments_5"
-    meta = folder / "Music_Instruments_meta_5.csv"
-    dataset = process(data_cli, tmp_path / "out", "--format", "csv", "--input", folder / "Musical_Instruments_5.csv", "--meta", meta)
+    files = ["--input", folder / "Musical_Instruments_5.csv", "--meta", folder / "Music_Instruments_meta_5.csv"]
+    dataset = process(data_cli, tmp_path / "out", "--format", "csv", *files)
     titles = {row["source_id"]: row["title"] for row in rows_of(tmp_path / "out/items.csv")}
     assert titles["B00004Y2UT"] == "Monster Standard 100 - 21' Instrument Cable - Straight to Straight 1/4\" plugs"
     assert not any("&quot;" in title or "&amp;" in title for title in titles.values())
@@ -124,7 +124,8 @@ def test_recbole_prefixes_of_a_user_add_nothing(shared_data, data_cli, tmp_path)
     folder = shared_data / "amazon2018_proc_Scientific"
     flags = ["--format", "recbole", "--duplicates", "keep", "--k_core", "1"]
     whole = process(data_cli, tmp_path / "whole", *flags, "--input", folder / "Scientific.test.inter")
-    parts = (folder / "Scientific.test.inter").read_text().splitlines() + (folder / "Scientific.valid.inter").read_text().splitlines()[1:]
+    parts = (folder / "Scientific.test.inter").read_text().splitlines()
+    parts += (folder / "Scientific.valid.inter").read_text().splitlines()[1:]
     cut = {line.split("\t")[0] for line in parts if line.count(" ") >= 49}
     joined = tmp_path / "joined.inter"
     joined.write_text("\n".join(line for line in parts if line.split("\t")[0] not in cut) + "\n")

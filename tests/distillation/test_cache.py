@@ -96,7 +96,10 @@ def test_a_killed_filling_goes_on_and_a_whole_cache_asks_no_teacher(tmp_path, mo
     assert third.block_states(rows.collate([0, 1, 2]))[0][:, 0].tolist() == [10.0, 210.0, 310.0]
 
 
-@pytest.mark.parametrize("change", [{"teacher": "bbb"}, {"data": "eee"}, {"layers": [2]}, {"max_length": 20}, {"dtype": "bfloat16"}])
+CHANGES = [{"teacher": "bbb"}, {"data": "eee"}, {"layers": [2]}, {"max_length": 20}, {"dtype": "bfloat16"}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_cache_of_something_else_is_refused_naming_both(tmp_path, change):
     rows, key = four_users("last"), replace(KEY, hidden_size=2)
     cached_teacher(tmp_path, key, rows, lambda: KnownTeacher("last"), batch_size=4)
