@@ -43,7 +43,6 @@ def main(arguments: list[str] | None = None) -> None:
             "best_epoch": best["epoch"],
             "valid": {"sampled": {"MRR": best["valid_MRR"]}},
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "train_seconds": round(sum(entry["train_seconds"] for entry in history), 2),
             "history": history,
         }
     print(f"{output.output_dir}: {encoder.model}, validation MRR {best['valid_MRR']:.4f} after epoch {best['epoch']}")

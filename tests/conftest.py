@@ -97,8 +97,8 @@ def tiny_flags(tiny_data, tiny_embeddings, tiny_backbone):
             "num_candidates": 20,
             "device": "cpu",
         } | changes
-        pairs = [[f"--{name}", *map(str, value if isinstance(value, list) else [value])] for name, value in chosen.items() if value is not None]
-        return [text for pair in pairs for text in pair]
+        listed = {name: value if isinstance(value, list) else [value] for name, value in chosen.items() if value is not None}
+        return [text for name, values in listed.items() for text in (f"--{name}", *map(str, values))]
 
     return flags
 

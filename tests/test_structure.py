@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "paper": {"evaluation"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
-SKIPPED = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", "raw", "processed", "runs", "shared"}
+CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
+SKIPPED = CACHES | {"raw", "processed", "runs", "shared"}
 TEXT = {".py", ".sh", ".md", ".toml", ".txt", ".json", ".ipynb", ".yml", ".yaml", ".cfg", ""}
 
 
@@ -39,7 +40,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 
 
 def nodes(tree, functions=True):
-    """All nodes but those under `if TYPE_CHECKING:`, which never run; with functions=False also without the bodies of functions."""
+    """All nodes but those under `if TYPE_CHECKING:`, which never run, and with functions=False those inside of functions."""
     yield tree
     if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
         return
@@ -49,7 +50,7 @@ def nodes(tree, functions=True):
 
 
 def imports(source, functions=True):
-    """Full names of what a module imports: `from a.b import c` gives a.b and a.b.c. functions=False: when it is imported itself."""
+    """Full names of what a module imports, with functions=False on being imported: `from a.b import c` gives a.b and a.b.c."""
     names = set()
     for node in nodes(ast.parse(source), functions):
         if isinstance(node, ast.Import):
@@ -65,7 +66,8 @@ def imported_parts(source):
 
 
 def test_imports_are_found():
-    source = "import torch.nn\ndef f():\n    from slmrec.llm.prompt import Prompt\n    import slmrec.data\nfrom slmrec import evaluation\n"
+    inner = "def f():\n    from slmrec.llm.prompt import Prompt\n    import slmrec.data\n"
+    source = f"import torch.nn\n{inner}from slmrec import evaluation\n"
     assert {"torch.nn", "slmrec.llm.prompt", "slmrec.llm.prompt.Prompt"} <= imports(source)
     assert imported_parts(source) == {"llm", "data", "evaluation"}
     assert imports(source, functions=False) == {"torch.nn", "slmrec", "slmrec.evaluation"}
@@ -121,7 +123,8 @@ HOME = re.compile(r"(?<![\w.$}~-])/(?:" + "|".join(["home", "root", "Users", "wo
 
 
 def test_no_path_of_one_machine():
-    assert HOME.search('open("/' + 'home/somebody/data")') and not HOME.search("datasets/home/x") and not HOME.search("$DIR/work/x")
+    assert HOME.search('open("/' + 'home/somebody/data")')
+    assert not HOME.search("datasets/home/x") and not HOME.search("$DIR/work/x")
     wrong = []
     for path in tree_files(*TEXT):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -135,8 +138,9 @@ def unsafe(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             lines.append(node.lineno)
-        if isinstance(node, ast.Call) and unpickles(ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}):
-            lines.append(node.lineno)
+        if isinstance(node, ast.Call):
+            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            lines += [node.lineno] if unpickles(ast.unparse(node.func), keywords) else []
     return lines
 
 
@@ -169,7 +173,8 @@ def test_unsafe_code_is_found(source, found):
 
 def test_no_bare_except_and_no_unrestricted_unpickling():
     """Tests may unpickle what they have just written."""
-    wrong = {path: unsafe(path.read_text(encoding="utf-8")) for path in PYTHON_FILES if path.relative_to(ROOT).parts[0] != "tests"}
+    library = [path for path in PYTHON_FILES if path.relative_to(ROOT).parts[0] != "tests"]
+    wrong = {path: unsafe(path.read_text(encoding="utf-8")) for path in library}
     assert not {path: lines for path, lines in wrong.items() if lines}
 
 

@@ -99,29 +99,31 @@ def generate(path: Path, rows: int) -> None:
             file.write(content)
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak memory in GiB of one process. Raises InputError when it fails."""
+def measured(command: list[str]) -> tuple[float, float, float]:
+    """Wall seconds, processor seconds and peak memory in GiB of one process. Raises InputError when it fails."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     if status:
         raise InputError(f"{shlex.join(command)}: failed")
-    return seconds, usage.ru_maxrss / 2**20
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 def measure(reviews: Path, rows: int) -> dict:
     """One run of each of the two commands."""
     processed = reviews.parent / "processed"
-    floor, _ = measured(["bash", "-c", f"set -o pipefail; gzip -dc {shlex.quote(str(reviews))} | wc -l"])
+    floor, floor_cpu, _ = measured(["bash", "-c", f"set -o pipefail; gzip -dc {shlex.quote(str(reviews))} | wc -l"])
     stage = [sys.executable, "-m", "slmrec.data", "--format", "amazon", "--input", str(reviews), "--output_dir", str(processed)]
-    seconds, peak = measured(stage)
+    seconds, cpu, peak = measured(stage)
     stats = read_json(processed / "stats.json")
     shutil.rmtree(processed)
     return {
         "gzip_seconds": round(floor, 3),
         "stage_seconds": round(seconds, 3),
         "ratio": round(seconds / floor, 3),
+        "gzip_cpu_seconds": round(floor_cpu, 3),
+        "stage_cpu_seconds": round(cpu, 3),
         "rows_per_second": round(rows / seconds),
         "peak_gib": round(peak, 2),
         "kept": {name: stats[name] for name in ("users", "items", "interactions")},
@@ -143,6 +145,7 @@ def benchmark(args: DataBenchmarkArguments, work_dir: Path) -> dict:
         "peak_gib": max(run["peak_gib"] for run in runs),
         "runs": runs,
         "cpus": os.cpu_count(),
+        "load_average_at_the_end": round(os.getloadavg()[0], 1),
         "libraries": library_versions(),
         "synthetic": True,
     }

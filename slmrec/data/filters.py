@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import polars as pl
 from tqdm import tqdm
 
@@ -41,11 +42,14 @@ class Filtered:
 
 def core(k: int, frame: pl.DataFrame) -> pl.DataFrame:
     """Drop users and items with fewer than k actions until every one that is left has k."""
-    rows = None
-    while frame.height != rows:
-        rows = frame.height
-        frame = at_least("item", k, at_least("user", k, frame))
-    return frame
+    sides = [frame[name].to_physical().to_numpy() for name in ("user", "item")]
+    kept, rows = np.arange(frame.height), None
+    while len(kept) != rows:
+        rows = len(kept)
+        for codes in sides:
+            counts = np.bincount(codes[kept])
+            kept = kept[counts[codes[kept]] >= k]
+    return frame[kept]
 
 
 def keep_first(frame: pl.DataFrame) -> pl.DataFrame:

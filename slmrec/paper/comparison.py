@@ -45,7 +45,14 @@ def read_row(directory: Path) -> Row:
     training = read_json(directory / "metrics.json")
     stats = read_json(input_directory(directory, "data") / "stats.json")
     metrics = read_json(evaluation / "metrics.json")["test"]
-    return Row(display_name(directory), metrics, training["parameters"], training["train_seconds"], bool(stats.get("synthetic")))
+    return Row(display_name(directory), metrics, training["parameters"], training_seconds(training), bool(stats.get("synthetic")))
+
+
+def training_seconds(training: dict) -> float:
+    """Wall time of a training run from its metrics.json; encoders record it per epoch, without validation."""
+    if "train_seconds" in training:
+        return training["train_seconds"]
+    return sum(epoch["train_seconds"] for epoch in training["history"])
 
 
 def evaluated_models(run_dir: Path) -> list[Path]:

@@ -5,9 +5,11 @@ Nothing here knows a particular model; what is minimised comes from `Encoder.tra
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training.catalogue_loss import catalogue_cross_entropy
 
 CHECKPOINT = "checkpoint.pt"
+TRIM_EVERY = 4  # steps
 
 logger = logging.getLogger(__name__)
 
@@ -132,12 +135,14 @@ def train_epoch(
     num_targets = 0
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
-    for batch in tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False):
+    for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False)):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         terms = model.training_loss(batch, settings.targets, catalogue_cross_entropy)
         optimizer.zero_grad()
         terms["total"].backward()
         optimizer.step()
+        if step % TRIM_EVERY == 0:
+            release_freed_memory()
         weight = len(batch["targets"])
         num_targets += weight
         for name, value in terms.items():
@@ -146,6 +151,12 @@ def train_epoch(
     if not all(map(math.isfinite, means.values())):
         raise InputError(f"epoch {epoch}: training diverged (loss {means}); try a lower --learning_rate")
     return means
+
+
+def release_freed_memory() -> None:
+    """Give freed blocks back to the system: batches differ in size, and glibc keeps the holes (3.2 GiB on Beauty)."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:

@@ -95,7 +95,10 @@ def train_and_save(
     trainer = RecommenderTrainer(
         model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model
     )
-    outcome = trainer.train(resume_from_checkpoint=_resume_point(stage, training))
+    try:
+        outcome = trainer.train(resume_from_checkpoint=_resume_point(stage, training))
+    finally:
+        trainer.close_log()
     save_weights(model, arguments.base_model, stage.path)
     save_item_embeddings(model, stage.path)
     stage.device = str(settings.device)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from slmrec.artifacts import read_json
 from slmrec.config import LlmTrainingArguments
@@ -104,6 +105,12 @@ class RecommenderTrainer(Trainer):
             self._term_sums.clear()
             self._term_steps = 0.0
         super().log(logs, *args, **kwargs)
+
+    def close_log(self) -> None:
+        """End TensorBoard's writer, also after an error: its thread would complain once the directory is gone."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer:
+                callback.tb_writer.close()
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Validation by the 1 + 999 protocol; the best checkpoint is chosen by its MRR."""

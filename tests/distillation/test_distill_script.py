@@ -131,9 +131,8 @@ def test_another_data_set(flags, write_data, write_embeddings, tmp_path):
     output = tmp_path / "student"
     other = write_data(tmp_path / "other", seed=1, item_map="other items")
     embeddings = write_embeddings(tmp_path / "other embeddings", other)
-    assert_refused(
-        flags(data=other, embeddings=embeddings, output_dir=output), output, "do not number the same items .*tiny items.*other items"
-    )
+    message = "do not number the same items .*tiny items.*other items"
+    assert_refused(flags(data=other, embeddings=embeddings, output_dir=output), output, message)
     reordered = write_data(tmp_path / "reordered", seed=1)
     assert_refused(flags(data=reordered, output_dir=output), output, "the teacher was trained on other data than .*reordered")
 

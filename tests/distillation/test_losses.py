@@ -1,9 +1,10 @@
 """Eq. 3 to 5 and the released variants on two blocks of literal 2 x 4 states.
 
-Block 1, teacher and student:   (3, 4, 0, 0), (4, 3, 0, 0): cosine (12 + 12) / 25 = 0.96, difference (-1, 1, 0, 0): squared 2, length sqrt 2
-                                (0, 0, 2, 0), (0, 0, 0, 5): cosine 0, difference (0, 0, 2, -5): squared 29, length sqrt 29
-Block 2, teacher and student:   (1, 0, 0, 0), (-2, 0, 0, 0): cosine -1, difference (3, 0, 0, 0): squared 9, length 3
-                                (1, 1, 1, 1), (2, 2, 2, 2): cosine 1, difference (-1, -1, -1, -1): squared 4, length 2
+            teacher       student        cosine          difference         squared   length
+Block 1     (3, 4, 0, 0)  (4, 3, 0, 0)   24 / 25 = 0.96  (-1, 1, 0, 0)      2         sqrt 2
+            (0, 0, 2, 0)  (0, 0, 0, 5)   0               (0, 0, 2, -5)      29        sqrt 29
+Block 2     (1, 0, 0, 0)  (-2, 0, 0, 0)  -1              (3, 0, 0, 0)       9         3
+            (1, 1, 1, 1)  (2, 2, 2, 2)   1               (-1, -1, -1, -1)   4         2
 
 Means over the two positions: cosine 0.48 and 0; squared distance 15.5 and 6.5; distance (sqrt 2 + sqrt 29) / 2 and 2.5.
 """

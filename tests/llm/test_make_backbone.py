@@ -18,7 +18,8 @@ def test_the_seed_makes_the_weights(tiny_backbone, tmp_path):
     flags = ["--hidden_size", "32", "--num_layers", "4", "--num_heads", "4"]
     make_backbone.main([*flags, "--output_dir", str(tmp_path / "same")])
     make_backbone.main([*flags, "--output_dir", str(tmp_path / "other"), "--seed", "1"])
-    original, same, other = (load_file(path / "model.safetensors") for path in (tiny_backbone, tmp_path / "same", tmp_path / "other"))
+    places = (tiny_backbone, tmp_path / "same", tmp_path / "other")
+    original, same, other = (load_file(place / "model.safetensors") for place in places)
     assert all(original[name].equal(same[name]) for name in original)
     assert not original["embed_tokens.weight"].equal(other["embed_tokens.weight"])
 

@@ -26,9 +26,9 @@ def test_nothing_follows_the_items_when_every_item_is_read():
 
 def test_wording_is_the_released_template():
     assert BEFORE_ITEMS == (
-        "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that "
-        "appropriately completes the request.\n\n### Instruction:\nGiven the user's purchase history, predict next possible item "
-        "to be purchased.\n\n### Input:\n"
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nGiven the user's purchase history, predict next possible item to be purchased.\n\n### Input:\n"
     )
     assert AFTER_ITEMS == "\n### Response:\n"
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def assert_same_run(first, second):
 
 @contextlib.contextmanager
 def interrupted(method, calls, killed=True):
-    """The trainer's `method` raises KeyboardInterrupt at its call number `calls`; `killed`: nobody tidies up, as after SIGKILL."""
+    """The trainer's `method` raises KeyboardInterrupt at its call number `calls`; `killed`: nobody tidies up afterwards."""
     original, counted = getattr(RecommenderTrainer, method), []
 
     def hindered(self, *args, **kwargs):
@@ -69,15 +70,22 @@ def falling_mrr(monkeypatch):
     return calls
 
 
+# 48 users in batches of 6 are 8 steps an epoch; checkpoints at 4, 8 and 12.
+RUN = {"max_steps": 12, "save_steps": 4, "per_device_train_batch_size": 6, "save_total_limit": 10, "learning_rate": 0.003}
+
+
 @pytest.fixture
 def flags(tiny_flags, tmp_path):
-    """flags(**changes): the command line of finetune.py that writes tmp_path / "run", 8 steps an epoch, checkpoints at 4, 8, 12."""
+    """flags(**changes): the command line of finetune.py for RUN, writing tmp_path / "run"."""
+    return lambda **changes: tiny_flags(**RUN | {"output_dir": tmp_path / "run"} | changes)
 
-    def build(**changes):
-        chosen = {"max_steps": 12, "save_steps": 4, "per_device_train_batch_size": 6, "save_total_limit": 10, "learning_rate": 0.003}
-        return tiny_flags(**chosen | {"output_dir": tmp_path / "run"} | changes)
 
-    return build
+@pytest.fixture(scope="module")
+def whole(tiny_flags, tmp_path_factory):
+    """RUN without any interruption."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    finetune.main(tiny_flags(**RUN, output_dir=directory))
+    return directory
 
 
 # Dropout and the order of the rows hang on the random state: "lora" would show a state that is not restored.
@@ -96,24 +104,22 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(flags, tmp_path, caps
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_kill_while_a_checkpoint_is_written(flags, tmp_path, capsys):
+def test_a_kill_while_a_checkpoint_is_written(flags, tmp_path, capsys, whole):
     """checkpoint-8 holds weights but no trainer_state.json, so the run goes on from checkpoint-4."""
-    finetune.main(flags(output_dir=tmp_path / "whole"))
     with interrupted("_save_rng_state", 2):
         finetune.main(flags())
     assert (tmp_path / "run.partial" / "checkpoint-8" / "heads.safetensors").is_file()
     finetune.main(flags())
     assert "checkpoint-4\n" in capsys.readouterr().out
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", whole)
 
 
-def test_a_kill_before_the_first_checkpoint_starts_afresh(flags, tmp_path, capsys):
-    finetune.main(flags(output_dir=tmp_path / "whole"))
+def test_a_kill_before_the_first_checkpoint_starts_afresh(flags, tmp_path, capsys, whole):
     with interrupted("training_step", 3):
         finetune.main(flags())
     finetune.main(flags())
     assert "Going on" not in capsys.readouterr().out
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("max_steps", [8, 12])
@@ -139,20 +145,34 @@ def test_a_killed_run_may_move(flags, tmp_path, falling_mrr):
     assert_same_run(tmp_path / "moved", tmp_path / "whole")
 
 
-def test_a_real_kill(flags, tmp_path):
+DEADLY = """
+import os, signal, sys
+import torch
+import finetune
+from slmrec.training.trainer import RecommenderTrainer
+
+torch.set_num_threads(1)
+training_step, steps = RecommenderTrainer.training_step, []
+
+def deadly(*args, **kwargs):
+    steps.append(1)
+    if len(steps) == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return training_step(*args, **kwargs)
+
+RecommenderTrainer.training_step = deadly
+finetune.main(sys.argv[1:])
+"""
+
+
+def test_a_real_kill(flags, tmp_path, whole):
     """The process gets SIGKILL in step 11, out of reach of any clean-up."""
-    code = (
-        "import os, signal, sys, torch; torch.set_num_threads(1); import finetune; from slmrec.training.trainer import RecommenderTrainer as T\n"
-        "step, done = T.training_step, []\n"
-        "def kill(*a, **k): done.append(1); return os.kill(os.getpid(), signal.SIGKILL) if len(done) == 11 else step(*a, **k)\n"
-        "T.training_step = kill; finetune.main(sys.argv[1:])"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, *flags()], cwd=os.path.dirname(finetune.__file__), capture_output=True)
+    command = [sys.executable, "-c", DEADLY, *flags()]
+    killed = subprocess.run(command, cwd=os.path.dirname(finetune.__file__), capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     finetune.main(flags())
-    finetune.main(flags(output_dir=tmp_path / "whole"))
     assert read_manifest(tmp_path / "run")["resumed"]
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", whole)
 
 
 def test_an_error_before_the_first_checkpoint_leaves_nothing(flags, tmp_path, monkeypatch):
@@ -163,6 +183,7 @@ def test_an_error_before_the_first_checkpoint_leaves_nothing(flags, tmp_path, mo
     with pytest.raises(RuntimeError, match="out of memory"):
         finetune.main(flags())
     assert not list(tmp_path.iterdir())
+    assert not [thread for thread in threading.enumerate() if "tensorboard" in type(thread).__module__]
 
 
 def test_an_interrupt_by_hand_keeps_the_checkpoints(flags, tmp_path):

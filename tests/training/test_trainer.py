@@ -30,8 +30,8 @@ def train(tiny_data, make_recommender, tmp_path):
     def run(targets="last", objective=next_item_objective, supervised_layers=(), callback=None, **settings):
         closing = 0 if targets == "all" else 7
         model = make_recommender(2, targets=targets, closing=closing, supervised_layers=supervised_layers)
-        chosen = {"max_steps": 1, "warmup_steps": 0, "save_steps": 50, "num_candidates": 20, "device": "cpu", "learning_rate": 0.01}
-        arguments = LlmTrainingArguments(**chosen | {"max_grad_norm": 0.0} | settings)
+        chosen = {"max_steps": 1, "warmup_steps": 0, "save_steps": 50, "learning_rate": 0.01, "max_grad_norm": 0.0}
+        arguments = LlmTrainingArguments(**chosen | {"num_candidates": 20, "device": "cpu"} | settings)
         directory = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         rows = SplitRows(load_dataset(tiny_data), "train", 30, targets)
         trainer = RecommenderTrainer(
