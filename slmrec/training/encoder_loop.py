@@ -25,7 +25,7 @@ from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder
 from slmrec.evaluation.protocol import evaluate_recommender
-from slmrec.training.catalogue_loss import catalogue_cross_entropy
+from slmrec.catalogue_loss import catalogue_cross_entropy
 
 CHECKPOINT = "checkpoint.pt"
 TRIM_EVERY = 4  # steps

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from slmrec.artifacts import InputError
 from slmrec.encoders.sasrec import SASRec
-from slmrec.training.catalogue_loss import catalogue_cross_entropy
+from slmrec.catalogue_loss import catalogue_cross_entropy
 
 LENGTHS = [1, 6, 3, 6, 2]
 

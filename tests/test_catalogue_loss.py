@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slmrec.training import catalogue_loss
-from slmrec.training.catalogue_loss import catalogue_cross_entropy
+from slmrec import catalogue_loss
+from slmrec.catalogue_loss import catalogue_cross_entropy
 
 PATHS = [catalogue_loss._recomputing_mean]
 if hasattr(F, "linear_cross_entropy"):
@@ -74,7 +74,7 @@ def test_half_precision_is_computed_in_float32(each_path):
 
 PEAK = """
 import resource, sys, torch
-from slmrec.training import catalogue_loss
+from slmrec import catalogue_loss
 catalogue_loss._mean_cross_entropy = getattr(catalogue_loss, sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 vectors, items = torch.randn(300, 16, requires_grad=True), torch.randn(376859, 16)
