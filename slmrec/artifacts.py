@@ -112,9 +112,9 @@ class Stage:
             stage.metrics = {...}     # optional, becomes metrics.json
 
     `config` is everything that determines the result (plain JSON values), `inputs` maps a name to `stage_input(...)` or
-    `file_input(...)`. A finished directory with the same configuration and inputs is up to date; another run's is an InputError that
-    names the differing key, or is replaced once this run is whole with `overwrite`. After a kill, `resumable` stages find their files in
-    `stage.path` again (`stage.resumed` is then true); others start afresh.
+    `file_input(...)`. A finished directory with the same configuration and inputs is up to date; another run's is an InputError
+    that names the differing key, or, with `overwrite`, is replaced once this run is whole. After a kill, `resumable` stages find
+    their files in `stage.path` again (`stage.resumed` is then true); others start afresh.
     """
 
     def __init__(self, name, output_dir, config, inputs, *, overwrite=False, resumable=False, item_map=None, seed=None):

@@ -30,6 +30,7 @@ from slmrec.benchmarking.memory import peak_memory
 from slmrec.benchmarking.models import Case, Models
 from slmrec.benchmarking.report import render
 from slmrec.benchmarking.shares import ranking_shares, training_shares
+from slmrec.benchmarking.timing import ProcessorShare
 from slmrec.benchmarking.workload import Workload, make_workload
 from slmrec.config import BenchmarkArguments
 from slmrec.runtime import pick_device, run_main
@@ -61,6 +62,7 @@ def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -
     parts, result = set(arguments.parts), {}
     if "memory" in parts:  # first: on a GPU nothing else is held yet
         result["memory_mib"] = {name: peak_memory(arguments, case) for name, case in memory_cases(arguments).items()}
+    share = ProcessorShare()
     if "encoding" in parts:
         result["encoding"] = comparisons.compare_encodings(models, workload, arguments.repeats)
     if "models" in parts:
@@ -75,6 +77,8 @@ def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -
         result["precision"] = comparisons.compare_precisions(models, workload, arguments.repeats)
     if {"models", "shares"} <= parts:
         result["tables"] = tables(arguments, models, workload, result)
+    if models.device.type == "cpu":
+        result["processor_share"] = share()
     return result
 
 

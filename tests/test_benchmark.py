@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +167,12 @@ def test_sides_take_turns_in_alternating_order():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
 
+def test_processor_share_falls_while_waiting():
+    share = timing.ProcessorShare()
+    time.sleep(0.2)
+    assert 0 <= share() < 0.5
+
+
 def test_median_of_ratios():
     assert timing.median_ratio([4.0, 9.0, 10.0], [2.0, 3.0, 1.0]) == 3.0
 
@@ -237,6 +244,7 @@ def test_a_whole_run(tmp_path, capsys):
     for words in ("Reference against exact", "SLMRec_2<-2 exact, cached teacher", "Table 5", "Table 7", "Table 8"):
         assert words in printed
     assert printed.startswith("Users: invented")
+    assert ("times are rough" in printed) == (result["processor_share"] < 0.9)
 
 
 def test_a_plot_alone(tmp_path, capsys):

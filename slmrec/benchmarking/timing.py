@@ -12,6 +12,20 @@ from tqdm import tqdm
 Seconds = dict[str, list[float]]
 
 
+class ProcessorShare:
+    """Of the wall time since it was made, the share in which this process had its processors; 1 where nobody else computes.
+
+    Says how far timings on a CPU can be trusted: well below 1, another program took its turns in between.
+    """
+
+    def __init__(self):
+        self.wall, self.processor = time.perf_counter(), time.process_time()
+
+    def __call__(self) -> float:
+        spent = time.process_time() - self.processor
+        return spent / (time.perf_counter() - self.wall) / torch.get_num_threads()
+
+
 def wall_seconds(work: Callable[[], object], device: torch.device) -> float:
     """Wall time of `work()`, queued kernels included."""
     _wait(device)

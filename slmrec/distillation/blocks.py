@@ -8,7 +8,7 @@ from slmrec.artifacts import InputError
 def block_ends(num_layers: int, num_blocks: int, owner: str) -> tuple[int, ...]:
     """The last layer of each block, 1-based: k * (num_layers / B) for k = 1..B.
 
-    `owner` ("teacher" or "student") is for the message of the InputError that a block count gets which does not divide the layers.
+    `owner` ("teacher" or "student") is for the message of the InputError when the block count does not divide the layers.
     """
     if num_blocks < 1 or num_layers % num_blocks:
         raise InputError(f"--num_blocks {num_blocks} does not divide the {owner}'s {num_layers} layers")

@@ -35,13 +35,13 @@ class DistillationObjective:
     arguments: DistillationArguments
 
     def __call__(self, model: EllmRecommender, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Scalars: `ce`, those of `cos`, `norm` and `ms` whose weight is above zero (unweighted), and `loss`, the weighted sum."""
+        """Scalars: `ce`, and unweighted those of `cos`, `norm` and `ms` whose weight is above zero; `loss` is the weighted sum."""
         encoded = model(batch, layers=self.layers)
         terms = {"ce": catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])}
         terms |= self._feature_terms(encoded, batch)
         if self.arguments.lambda_ms > 0:
             terms["ms"] = self._supervision_term(encoded, batch)
-        weights = {"ce": 1.0, "cos": self.arguments.lambda_cos, "norm": self.arguments.lambda_norm, "ms": self.arguments.lambda_ms}
+        weights = {"ce": 1.0} | {name: getattr(self.arguments, f"lambda_{name}") for name in ("cos", "norm", "ms")}
         return terms | {"loss": sum(weights[name] * term for name, term in terms.items())}
 
     def _feature_terms(self, encoded: Encoded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

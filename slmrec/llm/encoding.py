@@ -1,7 +1,8 @@
 """From item vectors to decoder states: the plain definition, and the same result for a fraction of the work.
 
-Every row of the published implementation is P prompt tokens, `max_length` item slots (left-padded, padding masked) and S closing
-tokens, at positions 0 .. P + max_length + S - 1. `reference_states` computes exactly that. `exact_states` returns the same states:
+Every row of the published implementation is P prompt tokens, `max_length` item slots (left-padded, padding masked) and S
+closing tokens, at positions 0 .. P + max_length + S - 1. `reference_states` computes exactly that; `exact_states` returns the
+same states:
 
 * the prompt is the same for everybody and attends only to itself, so its keys and values are computed once per batch;
 * padding is never computed: rows carry their real items and the closing tokens, at the positions they have in the reference,
@@ -150,11 +151,15 @@ def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
     vectors = torch.cat([rows.items, rows.after.to(rows.items.dtype).repeat(len(lengths), 1)])
     slots = packing.slot[order]
     first = len(rows.before) + rows.max_length
-    positions = np.concatenate([first - np.repeat(lengths, lengths) + from_start, np.tile(first + np.arange(closing), len(lengths))])
-    shape = packing.segment.shape
-    hidden = vectors.new_zeros(packing.segment.numel(), vectors.shape[1]).index_copy(0, slots, vectors)
-    packed_positions = slots.new_zeros(packing.segment.numel()).index_copy(0, slots, torch.from_numpy(positions).to(slots.device))
-    return packing, hidden.unflatten(0, shape), packed_positions.unflatten(0, shape)
+    closing_positions = np.tile(first + np.arange(closing), len(lengths))
+    positions = np.concatenate([first - np.repeat(lengths, lengths) + from_start, closing_positions])
+    return packing, _scatter(vectors, slots, packing), _scatter(torch.from_numpy(positions).to(slots.device), slots, packing)
+
+
+def _scatter(tokens: torch.Tensor, slots: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """Tokens [n, ...] put into their slots int64 [n] of a packed matrix [R, W, ...], zeros elsewhere."""
+    packed = tokens.new_zeros(packing.segment.numel(), *tokens.shape[1:])
+    return packed.index_copy(0, slots, tokens).unflatten(0, packing.segment.shape)
 
 
 def _heads(projected: torch.Tensor, head_size: int) -> torch.Tensor:
@@ -188,7 +193,7 @@ def _last_tokens(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPro
     queries, place, query_slot = _query_layout(packing)
     asked = attention.q_proj(layer.input_layernorm(residual))  # [B, H * head_size]
     asked = asked.new_zeros(queries[0] * queries[1], asked.shape[1]).index_copy(0, place, asked).unflatten(0, queries)
-    query_rope = tuple(part.expand(*hidden.shape[:2], -1).gather(1, query_slot.unsqueeze(2).expand(-1, -1, part.shape[-1])) for part in rope)
+    query_rope = tuple(part.gather(1, query_slot.unsqueeze(2).expand(-1, -1, part.shape[2])) for part in rope)
     query_mask = mask.gather(2, query_slot[:, None, :, None].expand(-1, -1, -1, mask.shape[3]))  # [R, 1, Q, P + W]
     attended = F.scaled_dot_product_attention(
         _rotate(_heads(asked, attention.head_dim), query_rope),

@@ -77,7 +77,12 @@ def frozen_dtype(training: LlmTrainingArguments) -> torch.dtype:
 
 
 def train_and_save(
-    stage: Stage, model: EllmRecommender, objective: Objective, arguments: EllmArguments, data: str, training: LlmTrainingArguments
+    stage: Stage,
+    model: EllmRecommender,
+    objective: Objective,
+    arguments: EllmArguments,
+    data: str,
+    training: LlmTrainingArguments,
 ) -> None:
     """Train, keep the checkpoint with the best validation MRR, and write it with its history into the stage directory."""
     rows = SplitRows(load_dataset(data), "train", arguments.max_length, arguments.targets)
@@ -106,18 +111,19 @@ def train_and_save(
 
 
 def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
-    if training.resume_from_checkpoint:
-        named = Path(training.resume_from_checkpoint)
-        if not (named / TRAINER_STATE).is_file():
-            raise InputError(f"--resume_from_checkpoint {named}: not a whole checkpoint of a training run")
-        best = best_checkpoint_beside(named)
-        if not best.is_dir():
-            raise InputError(f"--resume_from_checkpoint {named}: the best checkpoint of its run, {best}, is gone")
-        return str(named)
-    checkpoint = last_whole_checkpoint(stage.path)
-    if checkpoint:
-        print(f"Going on from {checkpoint}", flush=True)
-    return str(checkpoint) if checkpoint else None
+    """The last checkpoint of this very run if it was killed, else the one that the user names, else none."""
+    own = last_whole_checkpoint(stage.path)
+    if own:
+        print(f"Going on from {own}", flush=True)
+    if own or not training.resume_from_checkpoint:
+        return str(own) if own else None
+    named = Path(training.resume_from_checkpoint)
+    if not (named / TRAINER_STATE).is_file():
+        raise InputError(f"--resume_from_checkpoint {named}: not a whole checkpoint of a training run")
+    best = best_checkpoint_beside(named)
+    if not best.is_dir():
+        raise InputError(f"--resume_from_checkpoint {named}: the best checkpoint of its run, {best}, is gone")
+    return str(named)
 
 
 def _training_metrics(trainer: RecommenderTrainer, model: EllmRecommender, seconds: float, rows: int) -> dict:
