@@ -14,14 +14,45 @@ from slmrec.artifacts import stage_input
 from slmrec.config import DistillationArguments, EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
-from slmrec.distillation.cache import CacheKey, cached_teacher
+from slmrec.distillation.cache import CachedTeacher, CacheKey, cached_teacher
 from slmrec.distillation.compatibility import require_fitting_teacher
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher
 from slmrec.embeddings import load_item_embeddings
+from slmrec.llm.backbone import shallow_config
 from slmrec.llm.checkpoint import load_ellmrec, model_input, new_recommender
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
+
+
+def open_teacher(
+    distillation: DistillationArguments,
+    model_arguments: EllmArguments,
+    inputs: EllmInputs,
+    training: LlmTrainingArguments,
+    layers: tuple[int, ...],
+    digest: str,
+) -> FrozenTeacher | CachedTeacher:
+    """The trained teacher, or its states from --teacher_cache, for which it is loaded only if some are missing."""
+    dtype = frozen_dtype(training)
+
+    def load_teacher() -> FrozenTeacher:
+        model = load_ellmrec(distillation.teacher, encoding=model_arguments.encoding, dtype=dtype)
+        return FrozenTeacher(model, layers).to(pick_device(training.device))
+
+    if not distillation.teacher_cache:
+        return load_teacher()
+    rows = SplitRows(load_dataset(inputs.data), "train", model_arguments.max_length, model_arguments.targets)
+    key = CacheKey(
+        teacher=digest,
+        data=stage_input(inputs.data, "data")["digest"],
+        layers=list(layers),
+        targets=model_arguments.targets,
+        max_length=model_arguments.max_length,
+        hidden_size=shallow_config(model_arguments.base_model, model_arguments.num_layers).hidden_size,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    return cached_teacher(distillation.teacher_cache, key, rows, load_teacher, training.per_device_eval_batch_size)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,24 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         embeddings = load_item_embeddings(inputs.embeddings)
         student = new_recommender(model_arguments, embeddings, frozen_dtype(training), supervised)
 
-        def load_teacher() -> FrozenTeacher:
-            model = load_ellmrec(distillation.teacher, encoding=model_arguments.encoding, dtype=frozen_dtype(training))
-            return FrozenTeacher(model, teacher_layers).to(pick_device(training.device))
-
-        if distillation.teacher_cache:
-            rows = SplitRows(load_dataset(inputs.data), "train", model_arguments.max_length, model_arguments.targets)
-            key = CacheKey(
-                teacher=teacher_input["teacher"]["digest"],
-                data=stage_input(inputs.data, "data")["digest"],
-                layers=list(teacher_layers),
-                targets=model_arguments.targets,
-                max_length=model_arguments.max_length,
-                hidden_size=student.hidden_size,
-                dtype=str(frozen_dtype(training)).removeprefix("torch."),
-            )
-            teacher = cached_teacher(distillation.teacher_cache, key, rows, load_teacher, training.per_device_eval_batch_size)
-        else:
-            teacher = load_teacher()
+        digest = teacher_input["teacher"]["digest"]
+        teacher = open_teacher(distillation, model_arguments, inputs, training, teacher_layers, digest)
         objective = DistillationObjective(teacher, student_layers, distillation)
         train_and_save(stage, student, objective, model_arguments, inputs.data, training)
 

@@ -1,7 +1,7 @@
 """Stage 2: item embeddings for the LLM stages, from a trained conventional recommender or from a released pickle.
 
-    python extract_emb.py --encoder runs/beauty/sasrec --output_dir runs/beauty/embeddings
-    python extract_emb.py --from_pickle sasrec_item.pkl --data runs/music/data --output_dir runs/music/embeddings
+python extract_emb.py --encoder runs/beauty/sasrec --output_dir runs/beauty/embeddings
+python extract_emb.py --from_pickle sasrec_item.pkl --data runs/music/data --output_dir runs/music/embeddings
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stage 1: train a conventional sequential recommender, whose item embeddings the LLM stages read.
 
-    python train_sr_trad.py --model sasrec --data runs/beauty/data --output_dir runs/beauty/sasrec
+python train_sr_trad.py --model sasrec --data runs/beauty/data --output_dir runs/beauty/sasrec
 """
 
 from __future__ import annotations
@@ -27,8 +27,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     config = {"model": encoder.model, "num_items": dataset.num_items, "architecture": architecture, "training": vars(settings)}
     stage = Stage(
-        "encoder", output.output_dir, config, {"data": stage_input(training.data, "data")},
-        overwrite=output.overwrite_output_dir, resumable=True, item_map=dataset.item_map, seed=settings.seed,
+        "encoder",
+        output.output_dir,
+        config,
+        {"data": stage_input(training.data, "data")},
+        overwrite=output.overwrite_output_dir,
+        resumable=True,
+        item_map=dataset.item_map,
+        seed=settings.seed,
     )
     if stage.up_to_date:
         return

@@ -124,7 +124,7 @@ def environment(device: torch.device, words: list[str]) -> dict:
     """Where and how the numbers were taken."""
     return {
         "command": " ".join(["python -m slmrec.benchmark", *words]),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "git": git_state(),
         "libraries": library_versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model(),

@@ -162,7 +162,9 @@ class BackboneArguments:
 
     def __post_init__(self):
         if self.hidden_size % (2 * self.num_heads):
-            raise InputError(f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads")
+            raise InputError(
+                f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"
+            )
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16
 
@@ -171,14 +173,21 @@ class BackboneArguments:
 class EllmArguments:
     """The E-LLMRec model."""
 
-    base_model: str = field(metadata={"help": "LLaMA-family checkpoint: a directory or a hub name such as meta-llama/Llama-2-7b-hf"})
-    num_layers: int = field(default=8, metadata={"help": "first decoder layers that are kept (paper: 8 for the teacher, 4 the student)"})
+    base_model: str = field(
+        metadata={"help": "LLaMA-family checkpoint: a directory or a hub name such as meta-llama/Llama-2-7b-hf"}
+    )
+    num_layers: int = field(
+        default=8, metadata={"help": "first decoder layers that are kept (paper: 8 for the teacher, 4 the student)"}
+    )
     train_strategy: str = field(
-        default="auto", metadata={"help": "lora, full, or auto: full for a random checkpoint made by this project, lora otherwise"}
+        default="auto",
+        metadata={"help": "lora, full, or auto: full for a random checkpoint made by this project, lora otherwise"},
     )
     targets: str = field(
         default="last",
-        metadata={"help": "last: one target per user, read after the closing prompt (paper); all: every item of the training part"},
+        metadata={
+            "help": "last: one target per user, read after the closing prompt (paper); all: every item of the training part"
+        },
     )
     max_length: int = field(default=30, metadata={"help": "latest items of a history that are read (released code: 30)"})
     encoding: str = field(
@@ -215,7 +224,9 @@ class DistillationArguments:
     num_blocks: int = field(default=4, metadata={"help": "B: teacher and student are compared at the end of each of B blocks"})
     teacher_cache: str | None = field(
         default=None,
-        metadata={"help": "directory that keeps the teacher's states of every training row, for several epochs or a sweep over lambdas"},
+        metadata={
+            "help": "directory that keeps the teacher's states of every training row, for several epochs or a sweep over lambdas"
+        },
     )
     lambda_cos: float = field(default=1.0, metadata={"help": "lambda 1, of the cosine term (Eq. 3; Table 6: 1.0)"})
     lambda_norm: float = field(default=0.1, metadata={"help": "lambda 2, of the squared distance (Eq. 4; Table 6: 0.1)"})
@@ -233,7 +244,9 @@ class DistillationArguments:
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} {getattr(self, name)}: must not be negative")
         if self.num_blocks == 1 and not self.distill_last_block and (self.lambda_cos or self.lambda_norm):
-            raise InputError("--num_blocks 1 --no_distill_last_block leaves no block for --lambda_cos and --lambda_norm to compare")
+            raise InputError(
+                "--num_blocks 1 --no_distill_last_block leaves no block for --lambda_cos and --lambda_norm to compare"
+            )
         if self.num_blocks == 1 and self.lambda_ms:
             raise InputError("--num_blocks 1 has no intermediate block to supervise (Eq. 5): give --lambda_ms 0")
 
@@ -261,7 +274,7 @@ class LlmTrainingArguments:
     seed: int = field(default=0, metadata={"help": "of new weights, row order and dropout"})
     candidates_seed: int = field(default=0, metadata={"help": "seed of the validation candidates"})
     num_candidates: int = field(default=999, metadata={"help": "validation candidates per user"})
-    precision: str = field(default="auto", metadata={"help": "fp32, bf16 (mixed), or auto: bf16 where the device has it"})
+    precision: str = field(default="auto", metadata={"help": "fp32, bf16 (mixed), or auto: bf16 where it was measured to pay"})
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "start from this checkpoint-N; by default a killed run goes on from its last one"}
@@ -370,12 +383,16 @@ BENCHMARK_PARTS = ("encoding", "models", "shares", "memory", "precision")
 class BenchmarkArguments:
     """What `python -m slmrec.benchmark` measures, and at which size."""
 
-    data: str | None = field(default=None, metadata={"help": "directory of the data stage whose users are read; default: invented ones"})
+    data: str | None = field(
+        default=None, metadata={"help": "directory of the data stage whose users are read; default: invented ones"}
+    )
     mean_length: float = field(default=9.0, metadata={"help": "without --data: mean actions per user (Table 1: 9.3 to 12.8)"})
     num_items: int = field(default=12_000, metadata={"help": "without --data: items of the catalogue"})
     parts: list[str] = field(
         default_factory=lambda: ["encoding", "models", "shares", "memory"],
-        metadata={"help": "encoding (reference against exact), models (E4SRec against SLMRec), shares of time, memory, precision"},
+        metadata={
+            "help": "encoding (reference against exact), models (E4SRec against SLMRec), shares of time, memory, precision"
+        },
     )
     hidden_size: int = field(default=256, metadata={"help": "width of the decoder (LLaMA-7B: 4096)"})
     intermediate_size: int | None = field(default=None, metadata={"help": "of its MLP; default: 2.6875 times (LLaMA-7B: 11008)"})
@@ -395,7 +412,9 @@ class BenchmarkArguments:
     micro_batch_size: int | None = field(
         default=None, metadata={"help": "rows that a training step with reference encoding holds at once; default: all of them"}
     )
-    precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 (mixed precision); the part `precision` compares both"})
+    precision: str = field(
+        default="fp32", metadata={"help": "fp32, or bf16 (mixed precision); the part `precision` compares both"}
+    )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     repeats: int = field(default=5, metadata={"help": "timed turns of each side; medians are reported"})
     seed: int = field(default=0, metadata={"help": "of weights and users"})
@@ -412,8 +431,18 @@ class BenchmarkArguments:
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16
         if self.hidden_size % (2 * self.num_heads):
-            raise InputError(f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads")
-        for name in ("train_batch_size", "infer_batch_size", "micro_batch_size", "repeats", "num_layers", "e4srec_layers", "max_length"):
+            raise InputError(
+                f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"
+            )
+        for name in (
+            "train_batch_size",
+            "infer_batch_size",
+            "micro_batch_size",
+            "repeats",
+            "num_layers",
+            "e4srec_layers",
+            "max_length",
+        ):
             at_least(name, getattr(self, name), 1)
         for name in ("teacher_layers", "student_layers"):
             if getattr(self, name) % self.num_blocks:

@@ -13,19 +13,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from slmrec import benchmark
 from slmrec.artifacts import InputError
-from slmrec.benchmarking import paper_tables, timing, work
+from slmrec.benchmarking import comparisons, paper_tables, timing, work
 from slmrec.benchmarking.comparisons import encoding_work, tokens_computed
 from slmrec.benchmarking.memory import peak_memory
 from slmrec.benchmarking.models import Case, Models, split_batch
 from slmrec.benchmarking.workload import draw_lengths, make_workload, mean_history
 from slmrec.config import BenchmarkArguments
 from slmrec.data.dataset import load_dataset
+from slmrec.distillation.teacher import FrozenTeacher
 from slmrec.paper.published import TABLE_1, TABLE_5, TABLE_7
 
 CPU = torch.device("cpu")
 TINY = BenchmarkArguments(
-    hidden_size=32, num_heads=2, num_layers=3, e4srec_layers=3, teacher_layers=2, student_layers=2, num_blocks=2,
-    batch_size=8, num_items=60, repeats=1, device="cpu",
+    hidden_size=32,
+    num_heads=2,
+    num_layers=3,
+    e4srec_layers=3,
+    teacher_layers=2,
+    student_layers=2,
+    num_blocks=2,
+    batch_size=8,
+    num_items=60,
+    repeats=1,
+    device="cpu",
 )
 
 
@@ -120,6 +130,22 @@ def test_too_few_users_for_a_batch(tiny_data):
 
 
 # -- steps -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_no_teacher_runs_while_a_cached_one_is_timed(models, workload, monkeypatch):
+    batches, during = workload.batches("train", 30, 8, CPU), []
+    states = FrozenTeacher.block_states
+
+    def timed(sides, *_):
+        during.clear()
+        for repeat in range(4):
+            sides["step"](repeat)
+
+    monkeypatch.setattr(FrozenTeacher, "block_states", lambda self, batch: during.append(1) or states(self, batch))
+    monkeypatch.setattr(comparisons, "in_turn", timed)
+    for teacher, runs in (("cached", 0), ("run", 4)):
+        comparisons.time_cases(models, {"step": Case(2, "exact", "train", teacher)}, batches, 4, "test")
+        assert len(batches) == 4 and len(during) == runs
 
 
 def test_split_batch(make_batch):
@@ -218,8 +244,17 @@ def test_extrapolated_hours_by_hand(models, workload):
 
 def flags(**changes):
     chosen = {
-        "hidden_size": 32, "num_heads": 2, "num_layers": 3, "e4srec_layers": 3, "teacher_layers": 2, "student_layers": 2,
-        "num_blocks": 2, "batch_size": 16, "num_items": 2000, "repeats": 2, "device": "cpu",
+        "hidden_size": 32,
+        "num_heads": 2,
+        "num_layers": 3,
+        "e4srec_layers": 3,
+        "teacher_layers": 2,
+        "student_layers": 2,
+        "num_blocks": 2,
+        "batch_size": 16,
+        "num_items": 2000,
+        "repeats": 2,
+        "device": "cpu",
     } | changes
     words = {name: value if isinstance(value, list) else [str(value)] for name, value in chosen.items()}
     return [text for name, values in words.items() for text in (f"--{name}", *values)]

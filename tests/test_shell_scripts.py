@@ -1,4 +1,4 @@
-"""The shell scripts' own arguments: usage errors are one line and write nothing, the environment is used when it satisfies the pins."""
+"""The shell scripts' own arguments: usage errors are one line and write nothing; an environment is used when its pins hold."""
 
 from __future__ import annotations
 

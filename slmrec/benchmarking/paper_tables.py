@@ -145,5 +145,5 @@ def _length_factor(models: Models, workload: Workload, layers: int, split: str, 
 
 
 def _model_name(method: str) -> str:
-    """"SLMRec_4<-8 exact" -> "SLMRec_4"."""
+    """ "SLMRec_4<-8 exact" -> "SLMRec_4"."""
     return method.split()[0].split("<-")[0]

@@ -10,12 +10,19 @@ QUIET = 0.9  # of the wall time on a CPU; timings taken with less are marked
 def render(result: dict) -> str:
     """All parts that were measured."""
     parts = {
-        "encoding": _encoding, "models": _models, "shares": _shares, "parameters": _parameters, "memory_mib": _memory,
-        "precision": _precision, "tables": _tables,
+        "encoding": _encoding,
+        "models": _models,
+        "shares": _shares,
+        "parameters": _parameters,
+        "memory_mib": _memory,
+        "precision": _precision,
+        "tables": _tables,
     }
     head = f"Users: {result['lengths']}\nDevice: {result['environment']['device']}, {result['configuration']['precision']}"
     if result.get("processor_share", 1.0) < QUIET:
-        head += f"\nOther programs ran meanwhile (this one had {result['processor_share']:.0%} of its processors): times are rough"
+        head += (
+            f"\nOther programs ran meanwhile (this one had {result['processor_share']:.0%} of its processors): times are rough"
+        )
     return "\n\n".join([head] + [show(result[name]) for name, show in parts.items() if name in result])
 
 

@@ -19,8 +19,8 @@ BATCHES = 4  # different batches that the repeats go through
 @dataclass
 class Workload:
     """Attributes:
-        dataset: the users.
-        label: where their lengths come from, for every reader of a number.
+    dataset: the users.
+    label: where their lengths come from, for every reader of a number.
     """
 
     dataset: SequenceDataset

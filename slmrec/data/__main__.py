@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
 from transformers import HfArgumentParser
 

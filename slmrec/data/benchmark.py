@@ -72,15 +72,17 @@ def review_columns(number: int, rows: int, total: int) -> pl.DataFrame:
     items = random_ids("B0", 8, max(1, int(total / ROWS_PER_ITEM)), seed=3)
     bodies, days = random_bodies(), rng.integers(FIRST_DAY, LAST_DAY, size=rows)
     row = number * MEMBER_ROWS + np.arange(rows)
-    return pl.DataFrame({
-        "rating": rng.choice(5, p=RATING_SHARES, size=rows) + 1.0,
-        "date": pl.Series(days.astype(np.int32)).cast(pl.Date).dt.strftime("%m %-d, %Y"),
-        "user": users.gather(rng.integers(len(users), size=rows)),
-        "item": items.gather(row * len(items) // total),
-        "text": bodies.gather(rng.integers(BODIES, size=rows)),
-        "summary": bodies.gather(rng.integers(BODIES, size=rows)).str.slice(0, 20),
-        "time": days * SECONDS_A_DAY,
-    })
+    return pl.DataFrame(
+        {
+            "rating": rng.choice(5, p=RATING_SHARES, size=rows) + 1.0,
+            "date": pl.Series(days.astype(np.int32)).cast(pl.Date).dt.strftime("%m %-d, %Y"),
+            "user": users.gather(rng.integers(len(users), size=rows)),
+            "item": items.gather(row * len(items) // total),
+            "text": bodies.gather(rng.integers(BODIES, size=rows)),
+            "summary": bodies.gather(rng.integers(BODIES, size=rows)).str.slice(0, 20),
+            "time": days * SECONDS_A_DAY,
+        }
+    )
 
 
 def member(number: int, total: int) -> bytes:

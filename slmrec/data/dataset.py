@@ -70,6 +70,4 @@ def load_dataset(directory: str | Path) -> SequenceDataset:
     stats = read_json(directory / "stats.json")
     with np.load(directory / "sequences.npz", allow_pickle=False) as arrays:
         timestamps = arrays["timestamps"] if "timestamps" in arrays else None
-        return SequenceDataset(
-            arrays["items"], arrays["offsets"], stats["items"], timestamps, manifest["item_map"], stats
-        )
+        return SequenceDataset(arrays["items"], arrays["offsets"], stats["items"], timestamps, manifest["item_map"], stats)

@@ -2,9 +2,9 @@
 
     python -m slmrec.data.demo --output_dir datasets/raw/demo --seed 0
 
-A shopper's next item comes from one of four sources (`SOURCES`), so that each kind of recommender has something to find: popularity,
-taste, the last two items together, and the last three together. Nothing measured on this data says anything about real shoppers;
-the manifest beside the files is what the data stage reads to label it as synthetic.
+A shopper's next item comes from one of four sources (`SOURCES`), so that each kind of recommender has something to find:
+popularity, taste, the last two items together, and the last three together. Nothing measured on this data says anything about
+real shoppers; the manifest beside the files is what the data stage reads to label it as synthetic.
 """
 
 from __future__ import annotations
@@ -40,11 +40,27 @@ RARE_ITEMS = 0.15  # further items that hardly anybody touches, per item
 FIRST_DAY, LAST_DAY = 15_000, 17_700  # days since 1970: early 2011 to mid 2018
 SECONDS_A_DAY = 86_400
 
-NOUNS = ("Guitar Strings", "Drum Sticks", "Microphone", "Capo", "Tuner", "Cable", "Pedal", "Amplifier", "Violin Bow", "Music Stand")
+NOUNS = (
+    "Guitar Strings",
+    "Drum Sticks",
+    "Microphone",
+    "Capo",
+    "Tuner",
+    "Cable",
+    "Pedal",
+    "Amplifier",
+    "Violin Bow",
+    "Music Stand",
+)
 STYLE_NAMES = ("Classic", "Studio", "Stage")
 BRANDS = ("Alder", "Birchline", "Corvid & Sons", "Dunmore", "Eastgate", "Fernhill")
-TEXTS = ("Works as it should.", "Exactly what I was looking for, and it came early.", "Bought a second one for my daughter.",
-         "Not what the picture shows.", "Holds up well after a month of daily use; I would buy it again.")
+TEXTS = (
+    "Works as it should.",
+    "Exactly what I was looking for, and it came early.",
+    "Bought a second one for my daughter.",
+    "Not what the picture shows.",
+    "Holds up well after a month of daily use; I would buy it again.",
+)
 
 
 class Shop:
@@ -128,8 +144,11 @@ def rare_rows(shop: Shop, users: list[str]) -> list[tuple]:
     """One to three reviews for each item that stays below the 5-core; their numbers start at shop.num_items."""
     rng = shop.rng
     numbers = range(shop.num_items, shop.num_items + int(RARE_ITEMS * shop.num_items))
-    return [(str(rng.choice(users)), item, 5.0, int(rng.integers(FIRST_DAY, LAST_DAY)))
-            for item in numbers for _ in range(rng.integers(1, 4))]
+    return [
+        (str(rng.choice(users)), item, 5.0, int(rng.integers(FIRST_DAY, LAST_DAY)))
+        for item in numbers
+        for _ in range(rng.integers(1, 4))
+    ]
 
 
 def draw_ids(prefix: str, length: int, count: int, rng: np.random.Generator) -> list[str]:

@@ -27,7 +27,8 @@ class JsonLines:
     """The named fields of each line of a file, as data frames in the order of the file.
 
     `schema` maps a field to pl.String or pl.Float64. A line that is not a JSON object is left out and counted in `malformed`;
-    `report_malformed` tells where they are. A field that is missing (unless `optional`) or a number that is none is an InputError.
+    `report_malformed` tells where they are. A field that is missing (unless
+    `optional`) or a number that is none is an InputError.
     `python_literals` also accepts lines that are Python dictionaries: the meta files of the 2014 release are.
     """
 

@@ -35,7 +35,7 @@ class DistillationObjective:
     arguments: DistillationArguments
 
     def __call__(self, model: EllmRecommender, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Scalars: `ce`, and unweighted those of `cos`, `norm` and `ms` whose weight is above zero; `loss` is the weighted sum."""
+        """Scalars: `ce`, unweighted those of `cos`, `norm` and `ms` whose weight is above zero, and `loss`, the weighted sum."""
         encoded = model(batch, layers=self.layers)
         terms = {"ce": catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])}
         terms |= self._feature_terms(encoded, batch)

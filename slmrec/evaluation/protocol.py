@@ -106,7 +106,12 @@ class _SampledRanking:
     def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
         with _timed(self.seconds, "candidates"):
             candidates = draw_candidates(
-                self.seed, self.split, users, *self.dataset.sequences_until(users, self.dataset.offsets[users + 1]), self.dataset.num_items, self.num_candidates
+                self.seed,
+                self.split,
+                users,
+                *self.dataset.sequences_until(users, self.dataset.offsets[users + 1]),
+                self.dataset.num_items,
+                self.num_candidates,
             )
             self.counts[users] = (candidates != PAD).sum(axis=1)
             self.digests[users] = row_digests(candidates)
@@ -226,5 +231,7 @@ def _warn_small_catalogue(num_items: int, num_candidates: int, fewest: int) -> N
     logger.warning(
         "the catalogue has %d items, so users have as few as %d candidates where %d are asked for; "
         "targets are ranked against all there are, and the metrics are easier to reach than the paper's",
-        num_items, fewest, num_candidates,
+        num_items,
+        fewest,
+        num_candidates,
     )

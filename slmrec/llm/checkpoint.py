@@ -1,10 +1,10 @@
 """Saving and loading an E-LLMRec: what makes it up lies in one directory, the frozen backbone excepted.
 
-    recommender.json            architecture: base model, layers, prompt tokens, targets, supervised layers ...
-    heads.safetensors           the linear layers outside the backbone
-    adapter_model.safetensors   LoRA, with adapter_config.json (peft's own format), or
-    backbone/                   the whole trained backbone (Hugging Face format), for --train_strategy full
-    item_embeddings.safetensors in the stage directory only; its checkpoint-N directories share it
+recommender.json            architecture: base model, layers, prompt tokens, targets, supervised layers ...
+heads.safetensors           the linear layers outside the backbone
+adapter_model.safetensors   LoRA, with adapter_config.json (peft's own format), or
+backbone/                   the whole trained backbone (Hugging Face format), for --train_strategy full
+item_embeddings.safetensors in the stage directory only; its checkpoint-N directories share it
 """
 
 from __future__ import annotations

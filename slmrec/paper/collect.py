@@ -1,6 +1,6 @@
 """Copy the small part of a run (metrics, manifests, statistics) to where results are committed; never data or weights.
 
-    python -m slmrec.paper.collect --run_dir runs/beauty --output_dir results/main/beauty/seed_0
+python -m slmrec.paper.collect --run_dir runs/beauty --output_dir results/main/beauty/seed_0
 """
 
 from __future__ import annotations

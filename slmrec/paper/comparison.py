@@ -1,6 +1,6 @@
 """One table over the evaluated models of a run directory, printed and written beside them.
 
-    python -m slmrec.paper.comparison --run_dir runs/demo
+python -m slmrec.paper.comparison --run_dir runs/demo
 """
 
 from __future__ import annotations

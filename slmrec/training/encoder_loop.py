@@ -21,11 +21,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from slmrec.artifacts import InputError
+from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder
 from slmrec.evaluation.protocol import evaluate_recommender
-from slmrec.catalogue_loss import catalogue_cross_entropy
 
 CHECKPOINT = "checkpoint.pt"
 TRIM_EVERY = 4  # steps
@@ -85,9 +85,7 @@ def train_encoder(
     if rows.left_out:
         logger.info("%d of %d users have three actions and give no training row", rows.left_out, dataset.num_users)
     model.to(device)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     checkpoint = directory / CHECKPOINT
     progress = load_checkpoint(checkpoint, model, optimizer, device) if checkpoint.exists() else Progress([], {})
     with SummaryWriter(str(directory / "runs"), purge_step=len(progress.history) + 1) as writer:

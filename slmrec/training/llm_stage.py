@@ -13,7 +13,7 @@ from slmrec.artifacts import InputError, Stage, read_manifest, require_same_item
 from slmrec.config import EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
-from slmrec.llm.backbone import backbone_input, count_parameters
+from slmrec.llm.backbone import backbone_input, count_parameters, load_backbone_config
 from slmrec.llm.checkpoint import resolve_train_strategy, save_item_embeddings, save_weights
 from slmrec.llm.recommender import EllmRecommender
 from slmrec.runtime import pick_device
@@ -26,6 +26,7 @@ from slmrec.training.trainer import (
     last_whole_checkpoint,
 )
 
+BF16_CPU_WIDTH = 256  # see resolve_precision
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
 BOOKKEEPING = {"device", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
 
@@ -42,7 +43,7 @@ def open_stage(
 ) -> Stage:
     """Check that the inputs fit together and describe the run. Raises InputError before anything is loaded or written."""
     require_same_item_map(inputs.data, inputs.embeddings)
-    training.precision = resolve_precision(training)
+    training.precision = resolve_precision(training, load_backbone_config(model.base_model).hidden_size)
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
     del config["base_model"]  # an input with a digest, not a name
     config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | (extra_config or {})
@@ -63,17 +64,29 @@ def open_stage(
     )
 
 
-def resolve_precision(training: LlmTrainingArguments) -> str:
-    """`auto` is bf16 (mixed precision) on a GPU that has it and fp32 elsewhere."""
+def resolve_precision(training: LlmTrainingArguments, hidden_size: int) -> str:
+    """`auto` is bf16 (mixed precision) where it was measured to pay, fp32 elsewhere.
+
+    That is on a GPU that has it, and on a CPU that multiplies bf16 natively from a hidden size of 256 on: there a training step is
+    1.5 times as fast, at 128 only 1.1 times (results/efficiency/cpu_precision_*.json).
+    """
     device = pick_device(training.device)
     if training.precision != "auto":
         return training.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if hidden_size >= BF16_CPU_WIDTH and multiplies_bf16_natively() else "fp32"
+
+
+def multiplies_bf16_natively() -> bool:
+    """Whether this CPU has instructions for bf16 products (an older torch that cannot tell counts as no)."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def frozen_dtype(training: LlmTrainingArguments) -> torch.dtype:
-    """The dtype in which weights that are not trained are kept."""
-    return torch.bfloat16 if resolve_precision(training) == "bf16" else torch.float32
+    """The dtype in which weights that are not trained are kept; for after `open_stage`, which settles the precision."""
+    return torch.bfloat16 if training.precision == "bf16" else torch.float32
 
 
 def train_and_save(

@@ -5,7 +5,7 @@ import pytest
 
 from slmrec.data import candidates as module
 from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
-from slmrec.data.dataset import PAD, SequenceDataset
+from slmrec.data.dataset import PAD
 
 PINNED = [[46592, 57264, 26007, 65386, 28035], [5207, 77369, 89613, 34155, 92756], [49645, 59313, 8401, 22954, 1565]]
 PINNED_DIGEST = "38dfe1cfad546116983844153f35d3d12062e3379c0d7d4954dfc220598cf24d"

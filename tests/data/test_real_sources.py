@@ -52,9 +52,7 @@ def test_counts_of_both_protocols(shared_data, data_cli, tmp_path, source, flags
 
 def test_titles_of_the_amazon_meta_file(shared_data, data_cli, tmp_path):
     meta = shared_data / "amazon2018_Gift_Cards_5/meta_Gift_Cards.json.gz"
-    dataset = process(
-        data_cli, tmp_path / "out", "--format", "amazon", "--input", shared_data / GIFT_CARDS[1], "--meta", meta
-    )
+    dataset = process(data_cli, tmp_path / "out", "--format", "amazon", "--input", shared_data / GIFT_CARDS[1], "--meta", meta)
     assert dataset.stats["items_with_title"] == dataset.num_items == 144
     assert {"id": "1", "source_id": "B004LLIKVU", "title": "Amazon eGift Card"} in rows_of(tmp_path / "out/items.csv")
 

@@ -21,7 +21,8 @@ def test_defaults_are_complete_and_reachable(model):
 
 def test_given_flags_replace_defaults():
     assert with_defaults("sasrec", {"dropout": 0.5, "num_heads": 2}, {"dropout": 0.0, "num_heads": None}) == {
-        "dropout": 0.0, "num_heads": 2,
+        "dropout": 0.0,
+        "num_heads": 2,
     }
 
 
@@ -47,8 +48,13 @@ def test_impossible_sizes_are_refused(flag, value):
 @pytest.mark.parametrize(
     "flag, value",
     [
-        ("targets", "first"), ("learning_rate", 0.0), ("batch_size", 0), ("num_epochs", 0), ("patience", 0),
-        ("weight_decay", -1.0), ("seed", -1),
+        ("targets", "first"),
+        ("learning_rate", 0.0),
+        ("batch_size", 0),
+        ("num_epochs", 0),
+        ("patience", 0),
+        ("weight_decay", -1.0),
+        ("seed", -1),
     ],
 )
 def test_impossible_training_is_refused(flag, value):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from slmrec.artifacts import InputError
-from slmrec.encoders.sasrec import SASRec
 from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.encoders.sasrec import SASRec
 
 LENGTHS = [1, 6, 3, 6, 2]
 

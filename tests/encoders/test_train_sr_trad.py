@@ -38,7 +38,11 @@ def test_a_finished_directory(data):
     manifest, metrics = read_manifest(output, "encoder"), json.loads((output / "metrics.json").read_text())
     assert manifest["item_map"] == "cycle of twenty" and manifest["seed"] == 0
     assert manifest["config"]["architecture"] == {
-        "hidden_size": 16, "num_layers": 1, "num_heads": 2, "dropout": 0.1, "max_length": 6,
+        "hidden_size": 16,
+        "num_layers": 1,
+        "num_heads": 2,
+        "dropout": 0.1,
+        "max_length": 6,
     }
     assert [entry["epoch"] for entry in metrics["history"]] == [1, 2]
     assert metrics["history"][metrics["best_epoch"] - 1]["valid_MRR"] == metrics["valid"]["sampled"]["MRR"]

@@ -9,8 +9,8 @@ from transformers import GPT2Config, GPT2Model, MistralConfig, MistralModel
 
 from slmrec.artifacts import InputError
 from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.data.dataset import load_dataset
 from slmrec.data.batches import SplitRows
+from slmrec.data.dataset import load_dataset
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.encoding import PromptedRows, exact_states, reference_states

@@ -43,7 +43,9 @@ def run_dir(tmp_path):
 def test_names_order_and_numbers(run_dir):
     rows = [comparison.read_row(directory) for directory in comparison.evaluated_models(run_dir)]
     assert [(row.model, row.parameters, row.seconds) for row in rows] == [
-        ("SASRec", 1000, 3.5), ("E4SRec_8", 2000, 80.4), ("SLMRec_4<-8", 1500, 60.0),
+        ("SASRec", 1000, 3.5),
+        ("E4SRec_8", 2000, 80.4),
+        ("SLMRec_4<-8", 1500, 60.0),
     ]
 
 

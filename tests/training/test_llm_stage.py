@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 import finetune
 from slmrec.artifacts import InputError, Stage, read_json, read_manifest
+from slmrec.config import LlmTrainingArguments
 from slmrec.embeddings import save_item_embeddings
 from slmrec.llm.checkpoint import load_ellmrec
 from slmrec.models import load_recommender
-from slmrec.training import trainer
+from slmrec.training import llm_stage, trainer
 from slmrec.training.llm_stage import validation_history
 from slmrec.training.trainer import RecommenderTrainer
 
@@ -363,3 +364,18 @@ def test_embeddings_with_another_number_of_items(flags, tmp_path):
     with pytest.raises(InputError, match="the embeddings hold 39 items, .*data has 40"):
         finetune.main(flags(embeddings=tmp_path / "fewer"))
     assert not list(tmp_path.glob("run*"))
+
+
+@pytest.mark.parametrize(
+    "asked, native, width, expected",
+    [
+        ("auto", True, 256, "bf16"),
+        ("auto", True, 128, "fp32"),  # narrow: measured not to pay
+        ("auto", False, 4096, "fp32"),
+        ("bf16", False, 128, "bf16"),
+        ("fp32", True, 4096, "fp32"),
+    ],
+)
+def test_precision_on_a_cpu(asked, native, width, expected, monkeypatch):
+    monkeypatch.setattr(llm_stage, "multiplies_bf16_natively", lambda: native)
+    assert llm_stage.resolve_precision(LlmTrainingArguments(precision=asked, device="cpu"), width) == expected
