@@ -64,11 +64,12 @@ def test_reference_work_by_hand():
 
 
 def test_tokens_by_hand():
-    tokens = work.count_tokens(np.array([5, 30, 20]), work.RowShape(before=62, after=7, max_length=30))
-    assert tokens.reference == 3 * 99
-    assert tokens.minimum == 62 + (12 + 37 + 27)
-    assert (tokens.packed_rows, tokens.width, tokens.queries) == (2, 64, 2)  # 37 + 27 fill the first row of 64 slots
-    assert tokens.exact == 62 + 2 * 64
+    tokens = work.count_tokens(np.array([5, 30, 25, 20]), work.RowShape(before=62, after=7, max_length=30))
+    assert tokens.reference == 4 * 99
+    assert tokens.minimum == 62 + (12 + 37 + 32 + 27)
+    # 37 + 32 + 27 fill the first row of 96 slots with three queries, 12 stand in the second
+    assert (tokens.packed_rows, tokens.width, tokens.queries) == (2, 96, 3)
+    assert tokens.exact == 62 + 2 * 96
 
 
 def test_minimum_work_by_hand():

@@ -29,7 +29,7 @@ from slmrec.artifacts import InputError
 from slmrec.packing import Packing, pack_rows
 
 EXACT_MODEL_TYPES = ("llama", "mistral", "qwen2")  # decoders whose layers have LLaMA's structure
-PACKED_WIDTH = 64  # slots; narrow enough that masked attention costs little, wide enough to fill well (rows have 7 to 37 tokens)
+PACKED_WIDTH = 96  # slots: 95% full with rows of 7 to 37 tokens, and narrow enough that masked attention costs little
 
 States = dict[int, torch.Tensor]
 
