@@ -51,21 +51,16 @@ done
 RUN_DIR="${RUN_DIR:-runs/$DATASET}"
 export DATASET
 source "$SLMREC/hyperparameters.sh"
+source "$SLMREC/datasets/names.sh"
 
-# The reviews: generated, downloaded, or the user's
-case "$DATASET" in
-    demo)
-        if [ -z "$REVIEWS" ]; then
-            python -m slmrec.data.demo --output_dir "$RUN_DIR/raw" "${OVERWRITE[@]}"
-            REVIEWS="$RUN_DIR/raw/reviews.json.gz" META="$RUN_DIR/raw/meta.json.gz"
-        fi ;;
-    cloth | movie | music | sport)
-        if [ -z "$REVIEWS" ]; then
-            bash "$SLMREC/datasets/download.sh" "$DATASET"
-            REVIEWS="$SLMREC/datasets/raw/$DATASET/reviews.json.gz" META="$SLMREC/datasets/raw/$DATASET/meta.json.gz"
-        fi ;;
-esac
-if [ -z "$REVIEWS" ]; then
+# The reviews: the user's, generated, or downloaded
+if [ -z "$REVIEWS" ] && [ "$DATASET" = demo ]; then
+    python -m slmrec.data.demo --output_dir "$RUN_DIR/raw" "${OVERWRITE[@]}"
+    REVIEWS="$RUN_DIR/raw/reviews.json.gz" META="$RUN_DIR/raw/meta.json.gz"
+elif [ -z "$REVIEWS" ] && AMAZON_NAME="$(amazon_name "$DATASET")"; then
+    bash "$SLMREC/datasets/download.sh" "$DATASET"
+    REVIEWS="$SLMREC/datasets/raw/${AMAZON_NAME}_5.json.gz" META="$SLMREC/datasets/raw/meta_$AMAZON_NAME.json.gz"
+elif [ -z "$REVIEWS" ]; then
     echo "error: $DATASET is no data set of the paper: give its reviews with --reviews FILE" >&2
     exit 2
 fi

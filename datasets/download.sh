@@ -7,13 +7,8 @@ cd "$(dirname "$0")"
 
 BASE_URL="${SLMREC_DATA_URL:-https://jmcauley.ucsd.edu/data/amazon_v2}"
 
-case "${1:-}" in
-    cloth) NAME=Clothing_Shoes_and_Jewelry ;;
-    movie) NAME=Movies_and_TV ;;
-    music) NAME=CDs_and_Vinyl ;;
-    sport) NAME=Sports_and_Outdoors ;;
-    *) echo "usage: bash datasets/download.sh cloth|movie|music|sport" >&2; exit 2 ;;
-esac
+source names.sh
+NAME="$(amazon_name "${1:-}")" || { echo "usage: bash datasets/download.sh cloth|movie|music|sport" >&2; exit 2; }
 
 fail() {
     echo "error: $*" >&2

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from slmrec.artifacts import read_json
@@ -55,6 +55,14 @@ def best_checkpoint_beside(checkpoint: Path) -> Path:
     return checkpoint.parent / f"checkpoint-{read_json(checkpoint / TRAINER_STATE)['best_global_step']}"
 
 
+class LogBeforeValidation(TrainerCallback):
+    """Writes a log line at each validation too, so that the history has the loss terms whatever --logging_steps is."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_evaluate:
+            control.should_log = True
+
+
 class RecommenderTrainer(Trainer):
     """Trains an E-LLMRec by an objective and validates it by ranking.
 
@@ -76,6 +84,7 @@ class RecommenderTrainer(Trainer):
         base_model: str,
     ):
         super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate)
+        self.add_callback(LogBeforeValidation())
         self.objective, self.settings, self.base_model = objective, settings, base_model
         self._resumed_from: Path | None = None
         self._term_sums: dict[str, float] = defaultdict(float)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "datasets/download.sh"
+DATASETS = Path(__file__).parents[2] / "datasets"
 REVIEWS, META = "CDs_and_Vinyl_5.json.gz", "meta_CDs_and_Vinyl.json.gz"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -56,7 +56,8 @@ def server(tmp_path):
 def download(server, tmp_path):
     """Run a copy of the script, so that it writes below the test's folder; returns (process, raw folder)."""
     (tmp_path / "datasets").mkdir()
-    shutil.copy(SCRIPT, tmp_path / "datasets")
+    for name in ("download.sh", "names.sh"):
+        shutil.copy(DATASETS / name, tmp_path / "datasets")
 
     def run(*arguments):
         environment = {"SLMREC_DATA_URL": f"http://127.0.0.1:{server.server_port}", "PATH": "/usr/bin:/bin:/usr/local/bin"}
