@@ -67,8 +67,8 @@ def open_stage(
 def resolve_precision(training: LlmTrainingArguments, hidden_size: int) -> str:
     """`auto` is bf16 (mixed precision) where it was measured to pay, fp32 elsewhere.
 
-    That is on a GPU that has it, and on a CPU that multiplies bf16 natively from a hidden size of 256 on: there a training step is
-    1.5 times as fast, at 128 only 1.1 times (results/efficiency/cpu_precision_*.json).
+    That is on a GPU that has it, and on a CPU that multiplies bf16 natively from a hidden size of 256 on: there a training step
+    is 1.5 times as fast, at 128 only 1.1 times (results/efficiency/cpu_precision_*.json).
     """
     device = pick_device(training.device)
     if training.precision != "auto":
