@@ -16,6 +16,7 @@ from slmrec.data.batches import SplitRows
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
 from slmrec.llm.recommender import EllmRecommender
+from slmrec.runtime import pick_device
 
 Objective = Callable[[EllmRecommender, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 TRAINER_STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
@@ -33,7 +34,7 @@ def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf
         metric_for_best_model="MRR",
         greater_is_better=True,
         bf16=bf16,
-        use_cpu=arguments.device == "cpu",
+        use_cpu=pick_device(arguments.device).type == "cpu",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="tensorboard",

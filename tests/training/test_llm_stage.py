@@ -379,3 +379,10 @@ def test_embeddings_with_another_number_of_items(flags, tmp_path):
 def test_precision_on_a_cpu(asked, native, width, expected, monkeypatch):
     monkeypatch.setattr(llm_stage, "multiplies_bf16_natively", lambda: native)
     assert llm_stage.resolve_precision(LlmTrainingArguments(precision=asked, device="cpu"), width) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_bf16_with_the_device_left_open_trains_on_the_cpu(tiny_flags, tmp_path):
+    finetune.main(tiny_flags(output_dir=tmp_path / "run", device="auto", precision="bf16", max_steps=2))
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["config"]["precision"] == "bf16" and manifest["device"] == "cpu"
