@@ -32,7 +32,7 @@ case "$DATASET" in
     *)                                  # our choice, for any other data set on a small random backbone that is trained whole
         LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=20 LAMBDA_MS=0.1
         TARGETS=all                     # every position is a target: a random backbone has no knowledge to build on
-        LAMBDA_NORM=0.01                # the squared distance grows with the width; see README, "What we learnt"
+        LAMBDA_NORM=0.01                # the squared distance grows with the width and the norm of the states; at 0.1 it would dominate
         NUM_TRAIN_EPOCHS=20
         LOGGING_STEPS=20
         BASE_MODEL_DEFAULT= ;;          # run_pipeline.sh makes one
