@@ -25,24 +25,5 @@ python "$SLMREC/distill.py" \
     --lambda_cos "$LAMBDA_COS" \
     --lambda_norm "$LAMBDA_NORM" \
     --lambda_ms "$LAMBDA_MS" \
-    --data "runs/$DATASET/data" \
-    --embeddings "runs/$DATASET/embeddings" \
-    --base_model "${BASE_MODEL:-${BASE_MODEL_DEFAULT:-runs/$DATASET/backbone}}" \
-    --output_dir "$OUTPUT_DIR" \
-    --num_layers "$NUM_LAYERS_STUDENT" \
-    --targets "$TARGETS" \
-    --max_length "$MAX_LENGTH" \
-    --learning_rate "$LEARNING_RATE" \
-    --lr_scheduler_type "$LR_SCHEDULER_TYPE" \
-    --warmup_steps "$WARMUP_STEPS" \
-    --max_steps "$MAX_STEPS" \
-    --num_train_epochs "$NUM_TRAIN_EPOCHS" \
-    --save_steps "$SAVE_STEPS" \
-    --logging_steps "$LOGGING_STEPS" \
-    --per_device_train_batch_size "$PER_DEVICE_TRAIN_BATCH_SIZE" \
-    --per_device_eval_batch_size "$PER_DEVICE_EVAL_BATCH_SIZE" \
-    --adam_beta1 "$ADAM_BETA1" \
-    --adam_beta2 "$ADAM_BETA2" \
-    --adam_epsilon "$ADAM_EPSILON" \
-    --max_grad_norm "$MAX_GRAD_NORM" \
-    "$@"
+    --output_dir "$OUTPUT_DIR" --num_layers "$NUM_LAYERS_STUDENT" \
+    "${STAGE_FLAGS[@]}" "$@"

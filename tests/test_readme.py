@@ -62,8 +62,9 @@ def test_the_readme_has_the_two_commands_in_its_first_screen():
 
 @pytest.mark.parametrize("script", ["run_finetune.sh", "run_distill.sh"])
 def test_the_shell_scripts_pass_flags_that_exist(script):
-    text = (ROOT / script).read_text(encoding="utf-8").split("python ")[1]
-    passed = re.findall(r"^    (--\w+)", text, re.MULTILINE)
+    own = (ROOT / script).read_text(encoding="utf-8").split("python ")[1]
+    shared = (ROOT / "hyperparameters.sh").read_text(encoding="utf-8").split("STAGE_FLAGS=(")[1]
+    passed = re.findall(r"^\s+(--\w+)", own + shared, re.MULTILINE)
     assert len(passed) > 15
     assert set(passed) <= known_flags(["bash", script])
 
