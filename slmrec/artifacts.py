@@ -92,6 +92,13 @@ def stage_input(directory: str | Path, stage: str | tuple[str, ...] | None = Non
     return {"directory": str(directory), "stage": manifest["stage"], "digest": manifest["digest"]}
 
 
+def stage_directory(directory: str | Path) -> Path:
+    """The stage directory that a model belongs to: itself, or the one around a `checkpoint-N`."""
+    directory = Path(directory)
+    inside = directory.name.startswith("checkpoint-") and not (directory / MANIFEST).is_file()
+    return directory.parent if inside else directory
+
+
 def require_same_item_map(first: str | Path, second: str | Path) -> None:
     """Refuse to combine two stage directories whose item ids mean different items."""
     maps = [read_manifest(directory).get("item_map") for directory in (first, second)]

@@ -6,17 +6,10 @@ from pathlib import Path
 
 import torch
 
-from slmrec.artifacts import MANIFEST, InputError, input_directory, read_manifest
+from slmrec.artifacts import InputError, input_directory, read_manifest, stage_directory
 from slmrec.recommender import Recommender
 
 MODEL_STAGES = ("encoder", "finetune", "distill")
-
-
-def stage_directory(directory: str | Path) -> Path:
-    """The stage directory that a model belongs to: itself, or the one around a `checkpoint-N`."""
-    directory = Path(directory)
-    inside = directory.name.startswith("checkpoint-") and not (directory / MANIFEST).is_file()
-    return directory.parent if inside else directory
 
 
 def load_recommender(directory: str | Path, device: torch.device | str = "cpu") -> Recommender:

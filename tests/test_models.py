@@ -5,8 +5,8 @@ import types
 import pytest
 import torch
 
-from slmrec.artifacts import InputError, Stage, stage_input
-from slmrec.models import data_directory, load_recommender, stage_directory
+from slmrec.artifacts import InputError, Stage, stage_directory, stage_input
+from slmrec.models import data_directory, load_recommender
 
 
 def write_stage(name, directory, **inputs):

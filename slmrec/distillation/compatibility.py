@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slmrec.artifacts import InputError, read_json, read_manifest, require_same_item_map, stage_input
+from slmrec.artifacts import InputError, read_json, read_manifest, require_same_item_map, stage_directory, stage_input
 from slmrec.config import DistillationArguments, EllmArguments, EllmInputs
 from slmrec.distillation.blocks import block_ends
 from slmrec.llm.backbone import shallow_config
-from slmrec.llm.checkpoint import RECOMMENDER, model_input, model_stage
+from slmrec.llm.checkpoint import RECOMMENDER, model_input
 
 
 def require_fitting_teacher(
@@ -30,7 +30,7 @@ def require_fitting_teacher(
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise InputError(f"{distillation.teacher}: the teacher has {name} {theirs}, the student {ours}; they must agree")
-    stage = model_stage(distillation.teacher)
+    stage = stage_directory(distillation.teacher)
     require_same_item_map(stage, inputs.data)
     for name, directory in (("data", inputs.data), ("embeddings", inputs.embeddings)):
         theirs = read_manifest(stage)["inputs"][name]["digest"]

@@ -18,13 +18,13 @@ from torch import nn
 from transformers import AutoModel
 
 from slmrec.artifacts import (
-    MANIFEST,
     InputError,
     file_sha256,
     first_difference,
     json_sha256,
     read_json,
     read_manifest,
+    stage_directory,
     write_json,
 )
 from slmrec.config import EllmArguments
@@ -115,7 +115,7 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
     if not (directory / RECOMMENDER).is_file():
         raise InputError(f"{directory}: no E-LLMRec here (it has no {RECOMMENDER})")
     saved = read_json(directory / RECOMMENDER)
-    embeddings = load_file(model_stage(directory) / EMBEDDINGS)["item_embedding"]
+    embeddings = load_file(stage_directory(directory) / EMBEDDINGS)["item_embedding"]
     model = EllmRecommender(
         _load_trained_backbone(directory, saved, dtype),
         embeddings,
@@ -138,19 +138,12 @@ def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> 
     return PeftModel.from_pretrained(load_backbone(saved["base_model"], saved["num_layers"], dtype), directory)
 
 
-def model_stage(directory: str | Path) -> Path:
-    """The stage directory of a model directory, which is itself or, for a checkpoint-N, its parent."""
-    directory = Path(directory)
-    nested = directory.name.startswith("checkpoint-") and not (directory / MANIFEST).exists()
-    return directory.parent if nested else directory
-
-
 def model_input(directory: str | Path, stage: str | tuple[str, ...]) -> dict:
     """Describe a model as a stage input, like `artifacts.stage_input`; a checkpoint-N adds its own weights to the digest."""
     directory = Path(directory)
-    manifest = read_manifest(model_stage(directory), stage)
+    manifest = read_manifest(stage_directory(directory), stage)
     described = {"directory": str(directory), "stage": manifest["stage"], "digest": manifest["digest"]}
-    if model_stage(directory) == directory:
+    if stage_directory(directory) == directory:
         return described
     if not (directory / RECOMMENDER).is_file():
         raise InputError(f"{directory}: not a checkpoint of an E-LLMRec (it has no {RECOMMENDER})")

@@ -12,12 +12,12 @@ from slmrec.llm.backbone import plain_backbone, shallow_config
 from slmrec.llm.checkpoint import (
     load_ellmrec,
     model_input,
-    model_stage,
     new_recommender,
     resolve_train_strategy,
     restore_weights,
     save_item_embeddings,
     save_weights,
+    stage_directory,
 )
 from slmrec.runtime import seed_everything
 
@@ -140,7 +140,7 @@ def test_directory_without_a_model(tmp_path):
 
 def test_a_checkpoint_belongs_to_the_stage_around_it(tiny_teacher):
     checkpoint = max(tiny_teacher.glob("checkpoint-*"))
-    assert model_stage(checkpoint) == tiny_teacher == model_stage(tiny_teacher)
+    assert stage_directory(checkpoint) == tiny_teacher == stage_directory(tiny_teacher)
     whole, part = model_input(tiny_teacher, "finetune"), model_input(checkpoint, "finetune")
     assert (whole["stage"], part["stage"]) == ("finetune", "finetune")
     assert whole["digest"] != part["digest"] and part["directory"] == str(checkpoint)
