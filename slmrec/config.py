@@ -158,6 +158,7 @@ class BackboneArguments:
     intermediate_size: int | None = field(default=None, metadata={"help": "width of its MLP; default: 2.6875 times, as LLaMA-7B"})
     num_layers: int = field(default=8, metadata={"help": "decoder layers (paper: 32)"})
     num_heads: int = field(default=4, metadata={"help": "attention heads (paper: 32)"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "of attention weights when it is trained (LLaMA: 0)"})
     seed: int = field(default=0, metadata={"help": "of the random weights"})
 
     def __post_init__(self):
@@ -165,6 +166,7 @@ class BackboneArguments:
             raise InputError(
                 f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"
             )
+        share_below_one("attention_dropout", self.attention_dropout)
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16
 
@@ -193,6 +195,9 @@ class EllmArguments:
     encoding: str = field(
         default="exact", metadata={"help": "exact, or reference: every row padded to the full length; same results, more work"}
     )
+    item_dropout: float = field(
+        default=0.0, metadata={"help": "dropout of the item vectors that enter the decoder (not in the paper, which has none)"}
+    )
     lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
@@ -204,6 +209,7 @@ class EllmArguments:
         one_of("train_strategy", self.train_strategy, ("auto", "lora", "full"))
         one_of("targets", self.targets, ("last", "all"))
         one_of("encoding", self.encoding, ("exact", "reference"))
+        share_below_one("item_dropout", self.item_dropout)
         if self.max_length < 1:
             raise InputError(f"--max_length {self.max_length}: must be at least 1")
 
@@ -303,8 +309,8 @@ class EncoderArguments:
         at_least("num_layers", self.num_layers, 1)
         at_least("num_heads", self.num_heads, 1)
         at_least("max_length", self.max_length, 1)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: must be at least 0 and below 1")
+        if self.dropout is not None:
+            share_below_one("dropout", self.dropout)
 
     def architecture(self) -> dict:
         """The flags as constructor arguments; None where not given."""
@@ -368,6 +374,12 @@ class EmbeddingArguments:
             raise InputError("--from_pickle and --data go together")
         if self.first_item_row not in (0, 1) or (self.encoder and self.first_item_row != 1):
             raise InputError(f"--first_item_row {self.first_item_row}: 0 or 1, and only with --from_pickle")
+
+
+def share_below_one(name: str, value: float) -> None:
+    """Raise InputError unless `value` is a probability of dropping that leaves something."""
+    if not 0 <= value < 1:
+        raise InputError(f"--{name} {value}: must be at least 0 and below 1")
 
 
 def at_least(name: str, value: float | None, least: float) -> None:

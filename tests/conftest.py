@@ -123,6 +123,7 @@ def _make_recommender(
     targets="last",
     encoding="exact",
     supervised_layers=(),
+    item_dropout=0.0,
     seed=0,
     **config,
 ):
@@ -138,9 +139,8 @@ def _make_recommender(
                 torch.nn.init.normal_(parameter, std=0.2)
     prompt = Prompt(tuple(i % 47 for i in range(62)), tuple(range(40, 40 + closing)))
     table = torch.randn(NUM_ITEMS + 1, EMBEDDING_SIZE)
-    return EllmRecommender(
-        backbone, table, prompt, max_length=30, targets=targets, encoding=encoding, supervised_layers=supervised_layers
-    )
+    options = {"targets": targets, "encoding": encoding, "supervised_layers": supervised_layers, "item_dropout": item_dropout}
+    return EllmRecommender(backbone, table, prompt, max_length=30, **options)
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ def new_recommender(
         targets=arguments.targets,
         encoding=arguments.encoding,
         supervised_layers=tuple(supervised_layers),
+        item_dropout=arguments.item_dropout,
     )
 
 

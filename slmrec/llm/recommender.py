@@ -43,6 +43,7 @@ class EllmRecommender(Recommender):
         targets: "last" (read after the closing prompt tokens) or "all" (read at every item, no closing tokens).
         encoding: "exact" or "reference" (see `slmrec.llm.encoding`); the results are equal.
         supervised_layers: intermediate layers that get an adapter d1 -> d0 of their own (multiple supervision, Eq. 5).
+        item_dropout: of the item vectors that enter the decoder, in training.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class EllmRecommender(Recommender):
         targets: str = "last",
         encoding: str = "exact",
         supervised_layers: tuple[int, ...] = (),
+        item_dropout: float = 0.0,
     ):
         super().__init__()
         hidden_size = plain_backbone(backbone).config.hidden_size
@@ -62,6 +64,7 @@ class EllmRecommender(Recommender):
         self.max_length, self.targets, self.encoding, self.prompt = max_length, targets, encoding, prompt
         self.backbone = backbone
         self.item_projection = nn.Linear(size, hidden_size)
+        self.item_dropout = nn.Dropout(item_dropout)
         self.user_projection = nn.Linear(hidden_size, size, bias=False)
         self.block_projections = nn.ModuleDict(
             {str(layer): nn.Linear(hidden_size, size, bias=False) for layer in supervised_layers}
@@ -96,7 +99,7 @@ class EllmRecommender(Recommender):
         decoder = plain_backbone(self.backbone)
         token_vectors = decoder.get_input_embeddings()
         rows = PromptedRows(
-            items=self.item_projection(self.item_embeddings[batch["history"]]),
+            items=self.item_dropout(self.item_projection(self.item_embeddings[batch["history"]])),
             lengths=batch["lengths"].cpu().numpy(),
             before=token_vectors(self.before),
             after=token_vectors(self.after),

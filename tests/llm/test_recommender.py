@@ -90,3 +90,16 @@ def test_one_step_lowers_the_loss_and_reaches_every_trained_tensor(make_recommen
     torch.testing.assert_close(
         next_item_objective(model, batch)["loss"], catalogue_cross_entropy(users, model.item_matrix(), batch["targets"])
     )
+
+
+def test_item_dropout_acts_in_training_only_and_keeps_the_expectation(make_recommender, make_batch):
+    """With dropout p, item vectors are zeroed or scaled by 1 / (1 - p); in eval mode nothing changes."""
+    model, batch = make_recommender(item_dropout=0.5), make_batch([3, 8])
+    plain = model.eval().encode(batch)
+    torch.testing.assert_close(model.encode(batch), plain, rtol=0, atol=0)
+    assert not torch.allclose(model.train().encode(batch), plain)
+    vectors = model.item_projection(model.item_embeddings[batch["history"]])
+    dropped = model.item_dropout(vectors)
+    kept = dropped != 0
+    assert 0.3 < kept.float().mean() < 0.7
+    torch.testing.assert_close(dropped[kept], 2 * vectors[kept])
