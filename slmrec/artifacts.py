@@ -93,10 +93,16 @@ def stage_input(directory: str | Path, stage: str | tuple[str, ...] | None = Non
 
 
 def stage_directory(directory: str | Path) -> Path:
-    """The stage directory that a model belongs to: itself, or the one around a `checkpoint-N`."""
+    """The stage directory that a model belongs to: itself, or the one around a `checkpoint-N` or a jointly trained `teacher`."""
     directory = Path(directory)
-    inside = directory.name.startswith("checkpoint-") and not (directory / MANIFEST).is_file()
-    return directory.parent if inside else directory
+    while not (directory / MANIFEST).is_file() and _lies_inside_a_stage(directory):
+        directory = directory.parent
+    return directory
+
+
+def _lies_inside_a_stage(directory: Path) -> bool:
+    joint_teacher = directory.name == "teacher" and (directory / "recommender.json").is_file()
+    return directory.name.startswith("checkpoint-") or joint_teacher
 
 
 def require_same_item_map(first: str | Path, second: str | Path) -> None:

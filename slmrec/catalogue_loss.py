@@ -29,8 +29,36 @@ def catalogue_cross_entropy(vectors: torch.Tensor, item_matrix: torch.Tensor, ta
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, items = vectors.float(), item_matrix[1:].float()
-        rows = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, CHUNK_LOGITS // max(len(items), 1)))
-        return _mean_cross_entropy(vectors, items, targets - 1, rows)
+        return _mean_cross_entropy(vectors, items, targets - 1, _chunk_rows(len(items)))
+
+
+def catalogue_divergence(
+    teacher: torch.Tensor, student: torch.Tensor, item_matrix: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Mean over T predictions of temperature^2 * KL(p || q), p and q the softened distributions over all items (Hinton et al. 2015).
+
+    Args:
+        teacher, student: [T, d] user vectors; p = softmax(teacher @ items / temperature), q likewise of the student.
+        item_matrix: [N + 1, d]; row 0 belongs to PAD and takes no part.
+
+    Returns:
+        float32 scalar. Logits are computed in the chunks of `catalogue_cross_entropy`, and once more in the backward pass.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        items = item_matrix[1:].float() / temperature
+        rows = _chunk_rows(len(items))
+
+        def chunk_sum(theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
+            target, log_q = F.log_softmax(theirs @ items.T, 1), F.log_softmax(ours @ items.T, 1)
+            return F.kl_div(log_q, target, reduction="sum", log_target=True)
+
+        chunks = zip(teacher.float().split(rows), student.float().split(rows), strict=True)
+        total = sum(checkpoint(chunk_sum, *chunk, use_reentrant=False) for chunk in chunks)
+        return total * temperature**2 / len(student)
+
+
+def _chunk_rows(num_items: int) -> int:
+    return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, CHUNK_LOGITS // max(num_items, 1)))
 
 
 def _library_mean(vectors: torch.Tensor, items: torch.Tensor, targets: torch.Tensor, rows: int) -> torch.Tensor:

@@ -40,8 +40,8 @@ def _write_embeddings(directory, data, seed=0, width=EMBEDDING_SIZE):
     return directory
 
 
-def _write_backbone(directory, hidden_size=32, num_layers=4):
-    sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": 4, "output_dir": directory}
+def _write_backbone(directory, hidden_size=32, num_layers=4, num_heads=4):
+    sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads, "output_dir": directory}
     make_backbone.main([text for name, value in sizes.items() for text in (f"--{name}", str(value))])
     return directory
 
@@ -60,7 +60,7 @@ def write_embeddings():
 
 @pytest.fixture(scope="session")
 def write_backbone():
-    """write_backbone(directory, hidden_size=32, num_layers=4): a random LLaMA as a checkpoint directory, with tokenizer."""
+    """write_backbone(directory, hidden_size=32, num_layers=4, num_heads=4): a random LLaMA as a checkpoint directory, with tokenizer."""
     return _write_backbone
 
 
@@ -124,6 +124,7 @@ def _make_recommender(
     encoding="exact",
     supervised_layers=(),
     item_dropout=0.0,
+    projected_layers=None,
     seed=0,
     **config,
 ):
@@ -139,7 +140,8 @@ def _make_recommender(
                 torch.nn.init.normal_(parameter, std=0.2)
     prompt = Prompt(tuple(i % 47 for i in range(62)), tuple(range(40, 40 + closing)))
     table = torch.randn(NUM_ITEMS + 1, EMBEDDING_SIZE)
-    options = {"targets": targets, "encoding": encoding, "supervised_layers": supervised_layers, "item_dropout": item_dropout}
+    options = {"targets": targets, "encoding": encoding, "item_dropout": item_dropout}
+    options |= {"supervised_layers": supervised_layers, "projected_layers": projected_layers}
     return EllmRecommender(backbone, table, prompt, max_length=30, **options)
 
 

@@ -135,14 +135,16 @@ def test_too_few_users_for_a_batch(tiny_data):
 
 def test_no_teacher_runs_while_a_cached_one_is_timed(models, workload, monkeypatch):
     batches, during = workload.batches("train", 30, 8, CPU), []
-    states = FrozenTeacher.block_states
+    signals = FrozenTeacher.signals
 
     def timed(sides, *_):
         during.clear()
         for repeat in range(4):
             sides["step"](repeat)
 
-    monkeypatch.setattr(FrozenTeacher, "block_states", lambda self, batch: during.append(1) or states(self, batch))
+    monkeypatch.setattr(
+        FrozenTeacher, "signals", lambda self, *given, **options: during.append(1) or signals(self, *given, **options)
+    )
     monkeypatch.setattr(comparisons, "in_turn", timed)
     for teacher, runs in (("cached", 0), ("run", 4)):
         comparisons.time_cases(models, {"step": Case(2, "exact", "train", teacher)}, batches, 4, "test")

@@ -13,7 +13,7 @@ from slmrec.config import BenchmarkArguments, DistillationArguments
 from slmrec.data.batches import Batch
 from slmrec.distillation.blocks import block_ends
 from slmrec.distillation.objective import DistillationObjective
-from slmrec.distillation.teacher import FrozenTeacher
+from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 from slmrec.llm.backbone import add_lora
 from slmrec.llm.objective import next_item_objective
 from slmrec.llm.prompt import Prompt
@@ -45,16 +45,18 @@ class Case:
 
 
 class StoredStates:
-    """A teacher whose states have been computed before."""
+    """A teacher whose signals have been computed before."""
+
+    learns = False
 
     def __init__(self, teacher: FrozenTeacher):
-        self.teacher, self.states = teacher, {}
+        self.teacher, self.stored = teacher, {}
 
-    def block_states(self, batch: Batch) -> list[torch.Tensor]:
+    def signals(self, batch: Batch, attention: bool = False) -> TeacherSignals:
         key = (batch["users"].data_ptr(), len(batch["users"]))
-        if key not in self.states:
-            self.states[key] = self.teacher.block_states(batch)
-        return self.states[key]
+        if key not in self.stored:
+            self.stored[key] = self.teacher.signals(batch, attention)
+        return self.stored[key]
 
 
 class Models:

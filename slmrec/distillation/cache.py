@@ -26,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from slmrec.artifacts import InputError, first_difference, read_json, write_json
-from slmrec.distillation.teacher import FrozenTeacher
+from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 
 if TYPE_CHECKING:  # rows come in ready made: distillation does not depend on the data stage
     from slmrec.data.batches import SplitRows
@@ -46,7 +46,7 @@ class CacheKey:
         data: digest of the data stage.
         layers: the teacher's layers at the end of each block.
         targets, max_length: which positions of which histories are read.
-        hidden_size: d1.
+        hidden_size: d1 of the teacher.
         dtype: "float32" or "bfloat16", in which the teacher computes.
     """
 
@@ -60,31 +60,45 @@ class CacheKey:
 
 
 class CachedTeacher:
-    """Gives `DistillationObjective` the teacher's states like `FrozenTeacher`, from a whole cache."""
+    """Gives `DistillationObjective` the teacher's signals like `FrozenTeacher`, from a whole cache.
 
-    def __init__(self, directory: Path, key: CacheKey, rows: SplitRows):
+    `user_projection` float32 [d0, d1] turns the states of the last block, which ends with the last layer, into user vectors.
+    """
+
+    learns = False
+
+    def __init__(self, directory: Path, key: CacheKey, rows: SplitRows, user_projection: torch.Tensor):
+        self.user_projection = user_projection
         self.dtype = getattr(torch, key.dtype)
         self.states = np.load(directory / STATES, mmap_mode="r")  # [P, B, d1]
         self.counts = np.zeros(rows.dataset.num_users, dtype=np.int64)  # [U] positions of each user; without a row: none
         self.counts[rows.users] = positions_per_row(rows)
         self.first = np.cumsum(self.counts) - self.counts  # [U] (rows stand in the order of users)
 
-    def block_states(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The states at the end of each block, one [n, d1] per block, on the batch's device."""
-        users = batch["users"].cpu().numpy()
+    def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
+        """States and user vectors on the batch's device; attention weights are not kept (`DistillationArguments` refuses them)."""
+        assert not attention
+        users, device = batch["users"].cpu().numpy(), batch["users"].device
         first, counts = self.first[users], self.counts[users]
         positions = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
         states = torch.from_numpy(self.states[positions]).view(self.dtype)  # [n, B, d1]
-        return list(states.to(batch["users"].device).unbind(1))
+        blocks = list(states.to(device).unbind(1))
+        return TeacherSignals(blocks, users=blocks[-1].float() @ self.user_projection.to(device).T)
 
 
 def cached_teacher(
-    directory: str | Path, key: CacheKey, rows: SplitRows, load_teacher: Callable[[], FrozenTeacher], batch_size: int
+    directory: str | Path,
+    key: CacheKey,
+    rows: SplitRows,
+    user_projection: torch.Tensor,
+    load_teacher: Callable[[], FrozenTeacher],
+    batch_size: int,
 ) -> CachedTeacher:
     """Open the cache, after filling what is missing of it.
 
     Args:
         rows: the training rows.
+        user_projection: the teacher's, float32 [d0, d1].
         load_teacher: called only when states are missing; its weights are freed before this returns.
         batch_size: rows per forward pass of the teacher.
 
@@ -98,7 +112,7 @@ def cached_teacher(
         written = _rows_written(directory, key) if (directory / PROGRESS).is_file() else _reserve(directory, key, rows)
         if written < len(rows):
             _fill(directory, key, rows, load_teacher(), batch_size, written)
-    return CachedTeacher(directory, key, rows)
+    return CachedTeacher(directory, key, rows, user_projection)
 
 
 def positions_per_row(rows: SplitRows) -> np.ndarray:
@@ -162,7 +176,7 @@ def _fill(directory: Path, key: CacheKey, rows: SplitRows, teacher: FrozenTeache
         while written < len(rows):
             chosen = np.arange(written, min(written + batch_size, len(rows)))
             batch = {name: tensor.to(device) for name, tensor in rows.collate(chosen).items()}
-            blocks = torch.stack(teacher.block_states(batch), dim=1).to(getattr(torch, key.dtype)).cpu()  # [n, B, d1]
+            blocks = torch.stack(teacher.signals(batch).blocks, dim=1).to(getattr(torch, key.dtype)).cpu()  # [n, B, d1]
             end = int(ends[chosen[-1]])
             states[end - len(blocks) : end] = blocks.view(torch.int16).numpy() if key.dtype == "bfloat16" else blocks.numpy()
             written += len(chosen)

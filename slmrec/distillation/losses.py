@@ -1,7 +1,7 @@
-"""The distillation terms as pure functions of states (paper, Eq. 3 to 6), and the released code's variants of them.
+"""The distillation terms as pure functions: the paper's (Eq. 3 to 6), the released code's variants, and other methods' terms.
 
-Shapes: every argument is one tensor [n, d] per block, n the read positions of a batch and d the hidden size; results are scalars
-in float32, averaged over n.
+Shapes: blocks are one tensor [n, d] per block, n the read positions of a batch and d the hidden size; results are scalars in
+float32, averaged over n.
 """
 
 from __future__ import annotations
@@ -42,6 +42,31 @@ def summed_distance(teacher: Blocks, student: Blocks) -> torch.Tensor:
 def summed_loss(block_losses: Sequence[torch.Tensor]) -> torch.Tensor:
     """Released code instead of L_ms: the sum over the supervised blocks."""
     return torch.stack(list(block_losses)).sum()
+
+
+def attention_divergence(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Mean over positions and heads of KL(teacher || student) between attention weights (MiniLM, Wang et al. 2020, Eq. 6).
+
+    Args:
+        teacher, student: float32 [n, H, A], non-negative, summing to 1 over A; where one may not attend both are 0.
+    """
+    smallest = torch.finfo(student.dtype).tiny  # 0 * (log 0 - log 0) is to be 0
+    log_ratio = teacher.clamp_min(smallest).log() - student.clamp_min(smallest).log()
+    return (teacher * log_ratio).sum(-1).mean()
+
+
+def contrastive_loss(teacher: Blocks, student: Blocks, temperature: float) -> torch.Tensor:
+    """InfoNCE (van den Oord et al. 2018), averaged over blocks: a student state is to find the teacher state of its own position.
+
+    -log of exp(c_ii / temperature) / sum_j exp(c_ij / temperature), c_ij the cosine of student state i and teacher state j.
+    """
+    return torch.stack([_info_nce(theirs, ours, temperature) for theirs, ours in zip(teacher, student, strict=True)]).mean()
+
+
+def _info_nce(teacher: torch.Tensor, student: torch.Tensor, temperature: float) -> torch.Tensor:
+    with torch.autocast(student.device.type, enabled=False):
+        cosines = F.normalize(student.float(), dim=1) @ F.normalize(teacher.float(), dim=1).T  # [n, n]
+        return F.cross_entropy(cosines / temperature, torch.arange(len(cosines), device=cosines.device))
 
 
 def _cosines(teacher: Blocks, student: Blocks) -> list[torch.Tensor]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.config import DistillationArguments
+from slmrec.catalogue_loss import catalogue_cross_entropy, catalogue_divergence
+from slmrec.config import DISTILLATION_TERMS, DistillationArguments
 from slmrec.distillation import losses
+from slmrec.distillation.teacher import Teacher, TeacherSignals
 from slmrec.llm.recommender import EllmRecommender, Encoded
 
-
-class Teacher(Protocol):
-    """What the objective needs of a teacher, however it gets its states."""
-
-    def block_states(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """Its states at the end of each block, one [n, d1] per block."""
+Terms = dict[str, torch.Tensor]
 
 
 @dataclass
@@ -25,41 +20,55 @@ class DistillationObjective:
     """Eq. 6 as `objective(model, batch) -> named terms`.
 
     Attributes:
-        teacher: gives the teacher's block states of a batch.
-        layers: the student's layers that stand opposite them (`blocks.block_ends`).
-        arguments: the weights lambda 1 to 3 and the protocol.
+        teacher: gives the teacher's signals of a batch.
+        layers: the student's layers that stand opposite the teacher's blocks (`blocks.block_ends`).
+        arguments: the weights of the terms and the protocol.
     """
 
     teacher: Teacher
     layers: tuple[int, ...]
     arguments: DistillationArguments
 
-    def __call__(self, model: EllmRecommender, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Scalars: `ce`, unweighted those of `cos`, `norm` and `ms` whose weight is above zero, and `loss`, the weighted sum."""
-        encoded = model(batch, layers=self.layers)
-        terms = {"ce": catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])}
-        terms |= self._feature_terms(encoded, batch)
-        if self.arguments.lambda_ms > 0:
-            terms["ms"] = self._supervision_term(encoded, batch)
-        weights = {"ce": 1.0} | {name: getattr(self.arguments, f"lambda_{name}") for name in ("cos", "norm", "ms")}
-        return terms | {"loss": sum(weights[name] * term for name, term in terms.items())}
+    def __call__(self, model: EllmRecommender, batch: dict[str, torch.Tensor]) -> Terms:
+        """Scalars: `ce`, unweighted those terms whose weight is above zero, and `loss`, the weighted sum.
 
-    def _feature_terms(self, encoded: Encoded, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The terms of Eq. 3 and 4; the teacher is not asked when both weights are zero."""
-        released = self.arguments.protocol == "released"
-        if not (self.arguments.lambda_cos or self.arguments.lambda_norm):
-            return {}
+        With a teacher that learns, `teacher_ce` is its own next-item loss, part of the sum with weight 1.
+        """
+        encoded = model(batch, layers=self.layers, attention=self._weighted("attention"))
+        terms = {"ce": catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])}
+        if self._weighted("ms"):
+            terms["ms"] = self._supervision_term(encoded, batch)
+        if self.teacher.learns or any(self._weighted(name) for name in DISTILLATION_TERMS if name != "ms"):
+            terms |= self._teacher_terms(encoded, self.teacher.signals(batch, attention=self._weighted("attention")))
+        return terms | {"loss": sum(self._weight(name) * term for name, term in terms.items())}
+
+    def _weight(self, name: str) -> float:
+        return getattr(self.arguments, f"lambda_{name}") if name in DISTILLATION_TERMS else 1.0
+
+    def _weighted(self, name: str) -> bool:
+        return self._weight(name) > 0
+
+    def _teacher_terms(self, encoded: Encoded, signals: TeacherSignals) -> Terms:
+        """The terms that compare student and teacher; only those with a weight are computed."""
+        teacher, student = self._opposite_blocks(encoded, signals)
+        released, arguments = self.arguments.protocol == "released", self.arguments
+        cosine_gap = losses.summed_cosine_gap if released else lambda *blocks: 1 - losses.mean_cosine(*blocks)
+        distance = losses.summed_distance if released else losses.mean_squared_distance
+        computed = {
+            "cos": lambda: cosine_gap(teacher, student),
+            "norm": lambda: distance(teacher, student),
+            "logits": lambda: catalogue_divergence(signals.users, encoded.users, encoded.items, arguments.temperature),
+            "attention": lambda: losses.attention_divergence(signals.attention, encoded.attention),
+            "contrastive": lambda: losses.contrastive_loss(teacher, student, arguments.contrastive_temperature),
+        }
+        terms = {} if signals.loss is None else {"teacher_ce": signals.loss}
+        return terms | {name: term() for name, term in computed.items() if self._weighted(name)}
+
+    def _opposite_blocks(self, encoded: Encoded, signals: TeacherSignals) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Teacher's and student's states at the end of every block that is compared."""
         compared = len(self.layers) if self.arguments.distill_last_block else len(self.layers) - 1
-        teacher = self.teacher.block_states(batch)[:compared]
-        student = [encoded.states[layer] for layer in self.layers[:compared]]
-        terms = {}
-        if self.arguments.lambda_cos:
-            gap = losses.summed_cosine_gap if released else lambda ours, theirs: 1 - losses.mean_cosine(ours, theirs)
-            terms["cos"] = gap(teacher, student)
-        if self.arguments.lambda_norm:
-            distance = losses.summed_distance if released else losses.mean_squared_distance
-            terms["norm"] = distance(teacher, student)
-        return terms
+        ours = encoded.states | encoded.projected
+        return signals.blocks[:compared], [ours[layer] for layer in self.layers[:compared]]
 
     def _supervision_term(self, encoded: Encoded, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The term of Eq. 5 over blocks 1..B-1; a missing adapter is a KeyError, never a missing term."""

@@ -1,11 +1,45 @@
-"""Where the student's objective gets the teacher's states from."""
+"""Where the student's objective gets the teacher's signals from: a frozen teacher, or one that is trained along."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 
+from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.recommender import EllmRecommender
+from slmrec.llm.recommender import EllmRecommender, Encoded
+
+
+@dataclass
+class TeacherSignals:
+    """What a teacher says about a batch of n read positions.
+
+    Attributes:
+        blocks: its states at the end of each block, one [n, d1] per block.
+        users: float32 [n, d0], its user vectors; None where only states are kept.
+        attention: float32 [n, H, A], its last layer's attention weights; None unless asked for.
+        loss: its own next-item loss, where it is trained along with the student.
+    """
+
+    blocks: list[torch.Tensor]
+    users: torch.Tensor | None = None
+    attention: torch.Tensor | None = None
+    loss: torch.Tensor | None = None
+
+
+class Teacher(Protocol):
+    """What the objective needs of a teacher, however it gets its signals.
+
+    Attributes:
+        learns: whether it is trained along, and so asked even where no term compares anything with it.
+    """
+
+    learns: bool
+
+    def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
+        """Its signals for one batch of training rows."""
 
 
 class FrozenTeacher:
@@ -13,6 +47,8 @@ class FrozenTeacher:
 
     It is not a module of the student, so it is neither trained nor saved with it.
     """
+
+    learns = False
 
     def __init__(self, model: EllmRecommender, layers: tuple[int, ...]):
         self.model = model.eval().requires_grad_(False)
@@ -23,9 +59,30 @@ class FrozenTeacher:
         return self
 
     @torch.no_grad()
-    def block_states(self, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The states at the end of each block, one [n, d1] per block."""
+    def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
         dtype = plain_backbone(self.model.backbone).dtype
         with torch.autocast(batch["history"].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            states = self.model(batch, layers=self.layers).states  # the Trainer's autocast covers the student's forward pass only
-        return [states[layer] for layer in self.layers]
+            encoded = self.model(batch, layers=self.layers, attention=attention)  # the Trainer's autocast covers the student only
+        return _signals(encoded, self.layers)
+
+
+class LearningTeacher:
+    """Online distillation (Section 5.3, RQ4): an untrained teacher that learns beside its student.
+
+    As in the released code it minimises its own next-item loss, and the terms that compare it with the student move it too.
+    """
+
+    learns = True
+
+    def __init__(self, model: EllmRecommender, layers: tuple[int, ...]):
+        self.model, self.layers = model, layers
+
+    def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
+        encoded = self.model(batch, layers=self.layers, attention=attention)
+        signals = _signals(encoded, self.layers)
+        signals.loss = catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])
+        return signals
+
+
+def _signals(encoded: Encoded, layers: tuple[int, ...]) -> TeacherSignals:
+    return TeacherSignals([encoded.states[layer] for layer in layers], encoded.users, encoded.attention)

@@ -46,7 +46,11 @@ def resolve_train_strategy(arguments: EllmArguments) -> str:
 
 
 def new_recommender(
-    arguments: EllmArguments, item_embeddings: torch.Tensor, dtype: torch.dtype = torch.float32, supervised_layers=()
+    arguments: EllmArguments,
+    item_embeddings: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
+    supervised_layers: tuple[int, ...] = (),
+    projected_layers: dict[int, int] | None = None,
 ) -> EllmRecommender:
     """Build an untrained E-LLMRec on its base model. `dtype` is that of frozen weights; trained ones are float32."""
     strategy = resolve_train_strategy(arguments)
@@ -62,13 +66,19 @@ def new_recommender(
         max_length=arguments.max_length,
         targets=arguments.targets,
         encoding=arguments.encoding,
-        supervised_layers=tuple(supervised_layers),
+        supervised_layers=supervised_layers,
         item_dropout=arguments.item_dropout,
+        projected_layers=projected_layers,
     )
 
 
 def save_weights(model: EllmRecommender, base_model: str, directory: Path) -> None:
-    """Write everything but the item embeddings into `directory`."""
+    """Write every part of a model, but for the item embeddings, into `directory`."""
+    for place, part in model.parts().items():
+        _save_part(part, base_model, directory / place)
+
+
+def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     save_file(model.heads().state_dict(), directory / HEADS)
     lora = isinstance(model.backbone, PeftModel)
@@ -85,6 +95,7 @@ def _architecture(model: EllmRecommender) -> dict:
         "targets": model.targets,
         "max_length": model.max_length,
         "supervised_layers": [int(layer) for layer in model.block_projections],
+        "projected_layers": {layer: projection.out_features for layer, projection in model.state_projections.items()},
         "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
     }
 
@@ -95,6 +106,11 @@ def save_item_embeddings(model: EllmRecommender, directory: Path) -> None:
 
 def restore_weights(model: EllmRecommender, directory: Path) -> None:
     """Put the trained weights of a checkpoint into `model`. Raises InputError when its architecture is another one."""
+    for place, part in model.parts().items():
+        _restore_part(part, directory / place)
+
+
+def _restore_part(model: EllmRecommender, directory: Path) -> None:
     architecture = _architecture(model)
     saved = read_json(directory / RECOMMENDER)
     difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
@@ -125,9 +141,15 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
         targets=saved["targets"],
         encoding=encoding or saved["encoding"],
         supervised_layers=tuple(saved["supervised_layers"]),
+        projected_layers={int(layer): width for layer, width in saved["projected_layers"].items()},
     )
     model.heads().load_state_dict(load_file(directory / HEADS))
     return model
+
+
+def load_user_projection(directory: Path) -> torch.Tensor:
+    """The linear layer from states to user vectors of a saved model, float32 [d0, d1]."""
+    return load_file(directory / HEADS)["user_projection.weight"]
 
 
 def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> nn.Module:

@@ -31,7 +31,8 @@ from slmrec.packing import Packing, pack_rows
 EXACT_MODEL_TYPES = ("llama", "mistral", "qwen2")  # decoders whose layers have LLaMA's structure
 PACKED_WIDTH = 96  # slots: 95% full with rows of 7 to 37 tokens, and narrow enough that masked attention costs little
 
-States = dict[int, torch.Tensor]
+ATTENTION = "attention"  # may be asked for beside the layers: the last layer's attention weights
+States = dict[int | str, torch.Tensor]
 
 
 @dataclass
@@ -68,6 +69,8 @@ def reference_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[i
     Returns for each layer in `layers` (1-based) its output at the read tokens, float [B, d] or [T, d]; the output of the last
     layer is taken after the final norm, as Hugging Face reports it.
     """
+    if ATTENTION in layers:
+        raise InputError("attention weights are read with --encoding exact only")
     num_rows, device = len(rows.lengths), rows.items.device
     lengths = torch.from_numpy(rows.lengths).to(device)
     filled = torch.arange(rows.max_length, device=device) >= rows.max_length - lengths.unsqueeze(1)  # [B, max_length]
@@ -100,8 +103,12 @@ class SharedPrompt:
         return tuple(torch.cat(pair, dim=2) for pair in zip(shared, (keys, values)))
 
 
-def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int]) -> States:
-    """The states of `reference_states`, computed without the shared prompt's and the padding's repetition."""
+def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int | str]) -> States:
+    """The states of `reference_states`, computed without the shared prompt's and the padding's repetition.
+
+    `layers` may hold `ATTENTION` as well, beside the last layer: float32 [n, H, P + W], each read token's attention weights in
+    the last layer. What stands at a slot depends on the packing, which is the same for all models that read the same rows.
+    """
     require_exact_support(decoder)
     packing, hidden, positions = _pack(rows)
     prompt_positions = torch.arange(len(rows.before), device=hidden.device).unsqueeze(0)
@@ -122,6 +129,8 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int])
             states[number] = take(hidden)
     if depth in layers:
         _keep_prompt(layer, prompt, prompt_rope, shared)
+        if ATTENTION in layers:
+            states[ATTENTION] = take(_attention_weights(layer, hidden, rope, shared, mask).transpose(1, 2))
         if rows.read == "all":
             final = take(layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask))
         else:
@@ -183,6 +192,16 @@ def _keys_values(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPro
 def _keep_prompt(layer: nn.Module, prompt: torch.Tensor, prompt_rope, shared: SharedPrompt) -> None:
     """In the last layer nobody reads the prompt's own output, only its keys and values."""
     _keys_values(layer, prompt, prompt_rope, shared)
+
+
+def _attention_weights(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor) -> torch.Tensor:
+    """The softmax inside a layer's attention, float32 [R, H, W, P + W]; the fused kernels that compute the states hide it."""
+    attention = layer.self_attn
+    keys, _ = _keys_values(layer, hidden, rope, shared)
+    queries = _rotate(_heads(attention.q_proj(layer.input_layernorm(hidden)), attention.head_dim), rope)
+    keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
+    logits = (queries @ keys.transpose(2, 3)).float() * attention.scaling
+    return logits.masked_fill(~mask, float("-inf")).softmax(-1)
 
 
 def _last_tokens(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor, packing: Packing):

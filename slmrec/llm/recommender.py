@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.encoding import PromptedRows, exact_states, reference_states
+from slmrec.llm.encoding import ATTENTION, PromptedRows, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
 from slmrec.recommender import Recommender
 
@@ -24,12 +24,16 @@ class Encoded:
         items: float32 [N + 1, d0], the item embeddings they are scored against.
         states: layer -> [n, d1], the decoder's states that were asked for, 1-based; the last layer's is after the final norm.
         block_users: layer -> float32 [n, d0], user vectors read from intermediate layers by their own adapters (Eq. 5).
+        projected: layer -> [n, width of the teacher], states after their learned map, where the model has one.
+        attention: float32 [n, H, A], the last layer's attention weights, where they were asked for.
     """
 
     users: torch.Tensor
     items: torch.Tensor
     states: dict[int, torch.Tensor] = field(default_factory=dict)
     block_users: dict[int, torch.Tensor] = field(default_factory=dict)
+    projected: dict[int, torch.Tensor] = field(default_factory=dict)
+    attention: torch.Tensor | None = None
 
 
 class EllmRecommender(Recommender):
@@ -44,6 +48,7 @@ class EllmRecommender(Recommender):
         encoding: "exact" or "reference" (see `slmrec.llm.encoding`); the results are equal.
         supervised_layers: intermediate layers that get an adapter d1 -> d0 of their own (multiple supervision, Eq. 5).
         item_dropout: of the item vectors that enter the decoder, in training.
+        projected_layers: layer -> width, layers whose states are compared with a teacher of another width after a linear map.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class EllmRecommender(Recommender):
         encoding: str = "exact",
         supervised_layers: tuple[int, ...] = (),
         item_dropout: float = 0.0,
+        projected_layers: dict[int, int] | None = None,
     ):
         super().__init__()
         hidden_size = plain_backbone(backbone).config.hidden_size
@@ -68,6 +74,9 @@ class EllmRecommender(Recommender):
         self.user_projection = nn.Linear(hidden_size, size, bias=False)
         self.block_projections = nn.ModuleDict(
             {str(layer): nn.Linear(hidden_size, size, bias=False) for layer in supervised_layers}
+        )
+        self.state_projections = nn.ModuleDict(
+            {str(layer): nn.Linear(hidden_size, width, bias=False) for layer, width in (projected_layers or {}).items()}
         )
         self.register_buffer("item_embeddings", item_embeddings.float(), persistent=False)
         self.register_buffer("before", torch.tensor(prompt.before, dtype=torch.long), persistent=False)
@@ -88,11 +97,14 @@ class EllmRecommender(Recommender):
                 "item_projection": self.item_projection,
                 "user_projection": self.user_projection,
                 "block_projections": self.block_projections,
+                "state_projections": self.state_projections,
             }
         )
 
-    def forward(self, batch: dict[str, torch.Tensor], layers: tuple[int, ...] = (), read: str | None = None) -> Encoded:
-        """User vectors, and the states of `layers`, at the read positions.
+    def forward(
+        self, batch: dict[str, torch.Tensor], layers: tuple[int, ...] = (), read: str | None = None, attention: bool = False
+    ) -> Encoded:
+        """User vectors, the states of `layers`, and the last layer's attention weights if asked for, at the read positions.
 
         `read` is "last" or "all"; by default what the training targets need.
         """
@@ -107,13 +119,23 @@ class EllmRecommender(Recommender):
             read=read or ("all" if self.targets == "all" else "last"),
         )
         supervised = [int(layer) for layer in self.block_projections]
-        states = ENCODINGS[self.encoding](decoder, rows, {*layers, *supervised, self.num_layers})
+        wanted = {*layers, *supervised, self.num_layers} | ({ATTENTION} if attention else set())
+        states = ENCODINGS[self.encoding](decoder, rows, wanted)
         return Encoded(
             users=self._read_user(self.user_projection, states[self.num_layers]),
             items=self.item_embeddings,
             states={layer: states[layer] for layer in layers},
             block_users={layer: self._read_user(self.block_projections[str(layer)], states[layer]) for layer in supervised},
+            projected={layer: self.state_projections[str(layer)](states[layer]) for layer in layers if self._projects(layer)},
+            attention=states.get(ATTENTION),
         )
+
+    def _projects(self, layer: int) -> bool:
+        return str(layer) in self.state_projections
+
+    def parts(self) -> dict[str, EllmRecommender]:
+        """What a checkpoint holds: sub-directory -> model. A lone model is its own only part, in the directory itself."""
+        return {"": self}
 
     @staticmethod
     def _read_user(projection: nn.Linear, states: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,11 @@ from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.distillation import cache
 from slmrec.distillation.cache import CacheKey, cached_teacher
-from slmrec.distillation.teacher import FrozenTeacher
+from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 
 KEY = CacheKey(teacher="aaa", data="ddd", layers=[1, 2], targets="last", max_length=30, hidden_size=32, dtype="float32")
+
+PROJECTION = torch.tensor([[1.0, 2.0]])  # d0 = 1, d1 = 2
 
 
 class KnownTeacher:
@@ -26,14 +28,14 @@ class KnownTeacher:
         self.targets, self.dies_after, self.users_seen = targets, dies_after, []
         self.model = namedtuple("Model", "item_embeddings")(torch.zeros(1))
 
-    def block_states(self, batch):
+    def signals(self, batch):
         if self.dies_after is not None and len(self.users_seen) >= self.dies_after:
             raise KeyboardInterrupt
         self.users_seen += batch["users"].tolist()
         counts = batch["lengths"] if self.targets == "all" else torch.ones_like(batch["lengths"])
         owner = batch["users"].repeat_interleave(counts) * 100.0
         place = torch.cat([torch.arange(int(count)) for count in counts])
-        return [(owner + 10 * block + place).unsqueeze(1).expand(-1, 2) for block in (1, 2)]
+        return TeacherSignals([(owner + 10 * block + place).unsqueeze(1).expand(-1, 2) for block in (1, 2)])
 
 
 def four_users(targets):
@@ -44,17 +46,20 @@ def four_users(targets):
 
 def test_known_states_of_last_targets(tmp_path):
     rows = four_users("last")
-    teacher = cached_teacher(tmp_path / "cache", replace(KEY, hidden_size=2), rows, lambda: KnownTeacher("last"), batch_size=2)
-    first, second = teacher.block_states(rows.collate([2, 0]))  # users 3 and 0
+    teacher = cached_teacher(
+        tmp_path / "cache", replace(KEY, hidden_size=2), rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=2
+    )
+    first, second = teacher.signals(rows.collate([2, 0])).blocks  # users 3 and 0
     assert first.tolist() == [[310.0, 310.0], [10.0, 10.0]]
+    assert teacher.signals(rows.collate([2, 0])).users.tolist() == [[960.0], [60.0]]  # 320 * (1 + 2), 20 * (1 + 2)
     assert second.tolist() == [[320.0, 320.0], [20.0, 20.0]]
 
 
 def test_known_states_of_all_targets(tmp_path):
     rows = four_users("all")
     key = replace(KEY, hidden_size=2, targets="all")
-    teacher = cached_teacher(tmp_path / "cache", key, rows, lambda: KnownTeacher("all"), batch_size=2)
-    first, second = teacher.block_states(rows.collate([2, 1, 0]))  # users 3, 2 and 0
+    teacher = cached_teacher(tmp_path / "cache", key, rows, PROJECTION, lambda: KnownTeacher("all"), batch_size=2)
+    first, second = teacher.signals(rows.collate([2, 1, 0])).blocks  # users 3, 2 and 0
     assert first[:, 0].tolist() == [310.0, 311.0, 312.0, 210.0, 10.0, 11.0]
     assert second[:, 1].tolist() == [320.0, 321.0, 322.0, 220.0, 20.0, 21.0]
 
@@ -63,12 +68,15 @@ def test_known_states_of_all_targets(tmp_path):
 def test_states_are_those_of_the_frozen_teacher(tmp_path, tiny_data, make_recommender, targets):
     rows = SplitRows(load_dataset(tiny_data), "train", 5, targets)
     frozen = FrozenTeacher(make_recommender(closing=7 if targets == "last" else 0, targets=targets), (1, 2))
-    cached = cached_teacher(tmp_path / "cache", replace(KEY, targets=targets), rows, lambda: frozen, batch_size=7)
+    cached = cached_teacher(
+        tmp_path / "cache", replace(KEY, targets=targets), rows, frozen.model.user_projection.weight, lambda: frozen, 7
+    )
     shuffled = np.random.default_rng(1).permutation(len(rows))
     for chosen in (shuffled[:1], shuffled[:20], shuffled):
         batch = rows.collate(chosen)
-        for ours, theirs in zip(cached.block_states(batch), frozen.block_states(batch), strict=True):
+        for ours, theirs in zip(cached.signals(batch).blocks, frozen.signals(batch).blocks, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(cached.signals(batch).users, frozen.signals(batch).users, atol=1e-5, rtol=0)
 
 
 def test_bfloat16_states_keep_their_bits(tmp_path, tiny_data, make_recommender):
@@ -76,9 +84,10 @@ def test_bfloat16_states_keep_their_bits(tmp_path, tiny_data, make_recommender):
     model = make_recommender()
     model.backbone.bfloat16()  # the layers around it stay in float32, as load_ellmrec leaves them
     frozen = FrozenTeacher(model, (1, 2))
-    cached = cached_teacher(tmp_path / "cache", replace(KEY, dtype="bfloat16"), rows, lambda: frozen, batch_size=len(rows))
+    projection = model.user_projection.weight
+    cached = cached_teacher(tmp_path / "cache", replace(KEY, dtype="bfloat16"), rows, projection, lambda: frozen, len(rows))
     batch = rows.collate(np.arange(len(rows)))  # one batch in the same order: the same arithmetic
-    for ours, theirs in zip(cached.block_states(batch), frozen.block_states(batch), strict=True):
+    for ours, theirs in zip(cached.signals(batch).blocks, frozen.signals(batch).blocks, strict=True):
         assert ours.dtype == torch.bfloat16
         assert torch.equal(ours, theirs.bfloat16())
 
@@ -87,13 +96,13 @@ def test_a_killed_filling_goes_on_and_a_whole_cache_asks_no_teacher(tmp_path, mo
     monkeypatch.setattr(cache, "RECORD_SECONDS", -1.0)
     rows, key, directory = four_users("last"), replace(KEY, hidden_size=2), tmp_path / "cache"
     with pytest.raises(KeyboardInterrupt):
-        cached_teacher(directory, key, rows, lambda: KnownTeacher("last", dies_after=2), batch_size=1)
+        cached_teacher(directory, key, rows, PROJECTION, lambda: KnownTeacher("last", dies_after=2), batch_size=1)
     assert read_json(directory / "cache.json")["rows_written"] == 2
     second = KnownTeacher("last")
-    cached_teacher(directory, key, rows, lambda: second, batch_size=1)
+    cached_teacher(directory, key, rows, PROJECTION, lambda: second, batch_size=1)
     assert second.users_seen == [3]  # users 0 and 2 were written before, user 1 has no row
-    third = cached_teacher(directory, key, rows, lambda: pytest.fail("a whole cache needs no teacher"), batch_size=1)
-    assert third.block_states(rows.collate([0, 1, 2]))[0][:, 0].tolist() == [10.0, 210.0, 310.0]
+    third = cached_teacher(directory, key, rows, PROJECTION, lambda: pytest.fail("a whole cache needs no teacher"), batch_size=1)
+    assert third.signals(rows.collate([0, 1, 2])).blocks[0][:, 0].tolist() == [10.0, 210.0, 310.0]
 
 
 CHANGES = [{"teacher": "bbb"}, {"data": "eee"}, {"layers": [2]}, {"max_length": 20}, {"dtype": "bfloat16"}]
@@ -102,10 +111,10 @@ CHANGES = [{"teacher": "bbb"}, {"data": "eee"}, {"layers": [2]}, {"max_length": 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_cache_of_something_else_is_refused_naming_both(tmp_path, change):
     rows, key = four_users("last"), replace(KEY, hidden_size=2)
-    cached_teacher(tmp_path, key, rows, lambda: KnownTeacher("last"), batch_size=4)
+    cached_teacher(tmp_path, key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
     before = (tmp_path / "states.npy").read_bytes()
     with pytest.raises(InputError) as refusal:
-        cached_teacher(tmp_path, replace(key, **change), rows, lambda: KnownTeacher("last"), batch_size=4)
+        cached_teacher(tmp_path, replace(key, **change), rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
     ((name, value),) = change.items()
     assert f"{name} {getattr(key, name)}, this run has {value}" in str(refusal.value)
     assert (tmp_path / "states.npy").read_bytes() == before
@@ -114,7 +123,7 @@ def test_a_cache_of_something_else_is_refused_naming_both(tmp_path, change):
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("do not touch")
     with pytest.raises(InputError, match="neither a cache of teacher states nor an empty directory"):
-        cached_teacher(tmp_path, KEY, four_users("last"), lambda: KnownTeacher("last"), batch_size=4)
+        cached_teacher(tmp_path, KEY, four_users("last"), PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -122,12 +131,14 @@ def test_states_that_do_not_fit_are_refused_before_the_teacher_is_loaded(tmp_pat
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(2**20))
     key = replace(KEY, hidden_size=2**20)  # 3 rows x 2 blocks x 2^20 x 4 bytes = 24 MiB, 1 MiB free
     with pytest.raises(InputError, match=r"0\.02 GiB for teacher states of 3 positions x 2 blocks .* 0\.00 GiB are free"):
-        cached_teacher(tmp_path, key, four_users("last"), lambda: pytest.fail("must not be loaded"), batch_size=4)
+        cached_teacher(tmp_path, key, four_users("last"), PROJECTION, lambda: pytest.fail("must not be loaded"), batch_size=4)
     assert not (tmp_path / "states.npy").exists()
 
 
 def test_the_size_is_announced(tmp_path, capsys):
-    cached_teacher(tmp_path, replace(KEY, hidden_size=2), four_users("last"), lambda: KnownTeacher("last"), batch_size=4)
+    cached_teacher(
+        tmp_path, replace(KEY, hidden_size=2), four_users("last"), PROJECTION, lambda: KnownTeacher("last"), batch_size=4
+    )
     assert "0.00 GiB for teacher states of 3 positions x 2 blocks x 2 float32" in capsys.readouterr().out
 
 

@@ -6,9 +6,13 @@ import torch
 from safetensors.torch import load_file
 
 import distill
+import evaluate
 import finetune
 from slmrec.artifacts import InputError, read_json, read_manifest
+from slmrec.data.batches import SplitRows
+from slmrec.data.dataset import load_dataset
 from slmrec.llm.checkpoint import load_ellmrec
+from slmrec.training.trainer import RecommenderTrainer
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +167,53 @@ def test_the_saved_student_is_its_best_checkpoint(flags, tmp_path):
     heads = load_ellmrec(tmp_path / "student").heads().state_dict()
     checkpoint = load_file(tmp_path / "student" / "checkpoint-2" / "heads.safetensors")
     assert heads.keys() == checkpoint.keys() and all(torch.equal(heads[name], checkpoint[name]) for name in heads)
+
+
+# -- online, other terms, other widths ------------------------------------------------------------------------------------------
+
+
+def test_online_trains_both_and_exports_the_student_alone(flags, tiny_data, tmp_path):
+    output = tmp_path / "online"
+    distill.main(flags(teacher=None, online=True, teacher_layers=4, output_dir=output, lambda_logits=0.5))
+    train = read_json(output / "metrics.json")["history"][0]["train"]
+    assert train.keys() == {f"loss_{name}" for name in ("ce", "teacher_ce", "cos", "norm", "ms", "logits")} | {"loss"}
+    for place in (output, output / "checkpoint-2"):
+        assert (load_ellmrec(place).num_layers, load_ellmrec(place / "teacher").num_layers) == (2, 4)
+    alone = shutil.copytree(output, tmp_path / "alone", ignore=shutil.ignore_patterns("teacher", "checkpoint-*"))
+    rows = SplitRows(load_dataset(tiny_data), "test", 30).collate([0, 1, 2])
+    assert torch.equal(load_ellmrec(alone).eval().encode(rows), load_ellmrec(output).eval().encode(rows))
+    evaluate.main(["--model", str(output / "teacher"), "--data", str(tiny_data), "--num_candidates", "20"])
+    assert (output / "teacher" / "evaluation-test" / "metrics.json").is_file()
+
+
+def test_an_interrupted_online_run_goes_on_with_both_models(flags, tmp_path, monkeypatch):
+    arguments = {"teacher": None, "online": True, "teacher_layers": 4, "max_steps": 4}
+    distill.main(flags(output_dir=tmp_path / "whole", **arguments))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    evaluate_after = RecommenderTrainer.evaluate
+    calls = iter([evaluate_after, killed])
+    monkeypatch.setattr(RecommenderTrainer, "evaluate", lambda self, *a, **k: next(calls)(self, *a, **k))
+    with pytest.raises(KeyboardInterrupt):
+        distill.main(flags(output_dir=tmp_path / "cut", **arguments))
+    monkeypatch.setattr(RecommenderTrainer, "evaluate", evaluate_after)
+    distill.main(flags(output_dir=tmp_path / "cut", **arguments))
+    assert read_manifest(tmp_path / "cut")["resumed"]
+    for place in ("", "teacher"):
+        whole, cut = (load_ellmrec(tmp_path / name / place).state_dict() for name in ("whole", "cut"))
+        assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_teacher_of_another_width_with_projected_states(flags, write_backbone, tmp_path):
+    narrow = write_backbone(tmp_path / "narrow", hidden_size=16, num_layers=2)
+    distill.main(flags(base_model=narrow, output_dir=tmp_path / "student", project_states=True))
+    student = load_ellmrec(tmp_path / "student")
+    assert student.state_projections["1"].weight.shape == (32, 16)
+
+
+def test_heads_must_agree_for_attention(flags, write_backbone, tmp_path):
+    other, output = write_backbone(tmp_path / "other", num_heads=2, num_layers=2), tmp_path / "student"
+    message = "the teacher has num_attention_heads 4, the student 2"
+    assert_refused(flags(base_model=other, lambda_attention=1, output_dir=output), output, message)

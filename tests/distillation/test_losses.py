@@ -9,6 +9,8 @@ Block 2     (1, 0, 0, 0)  (-2, 0, 0, 0)  -1              (3, 0, 0, 0)       9   
 Means over the two positions: cosine 0.48 and 0; squared distance 15.5 and 6.5; distance (sqrt 2 + sqrt 29) / 2 and 2.5.
 """
 
+import math
+
 import pytest
 import torch
 
@@ -77,3 +79,31 @@ def test_gradients_are_finite_where_student_and_teacher_agree(term):
     student = [states.clone().requires_grad_() for states in TEACHER]
     term(TEACHER, student).backward()
     assert all(states.grad.isfinite().all() for states in student)
+
+
+# -- terms of other methods -----------------------------------------------------------------------------------------------------
+
+
+def test_attention_divergence_by_hand():
+    """One position, two heads over three slots, the last of which is masked for both: KL of (1/2, 1/2) from (1/4, 3/4), and 0."""
+    teacher = torch.tensor([[[0.5, 0.5, 0.0], [0.1, 0.9, 0.0]]])
+    student = torch.tensor([[[0.25, 0.75, 0.0], [0.1, 0.9, 0.0]]])
+    divergence = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
+    assert losses.attention_divergence(teacher, student).item() == pytest.approx(divergence / 2)
+    assert losses.attention_divergence(teacher, teacher).item() == 0
+
+
+def test_attention_divergence_has_finite_gradients_at_masked_slots():
+    logits = torch.tensor([[[0.3, -0.2, float("-inf")]]], requires_grad=True)
+    losses.attention_divergence(torch.tensor([[[0.5, 0.5, 0.0]]]), logits.softmax(-1)).backward()
+    assert logits.grad.isfinite().all() and logits.grad[0, 0, :2].abs().min() > 0
+
+
+def test_contrastive_loss_by_hand():
+    """Block 1: cosines (1, 0; 0, 1) at temperature 1 / log 3 give the own state the chance 3/4. Block 2: all cosines equal, 1/2."""
+    unit = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    same = torch.tensor([[2.0, 0.0], [5.0, 0.0]])
+    value = losses.contrastive_loss([unit, same], [3 * unit, same], 1 / math.log(3))
+    assert value.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
+    swapped = losses.contrastive_loss([unit], [unit.flip(0)], 1 / math.log(3))
+    assert swapped.item() == pytest.approx(math.log(4))

@@ -4,8 +4,9 @@ import torch
 from slmrec.artifacts import InputError
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.config import DistillationArguments
+from slmrec.distillation.joint import JointRecommender
 from slmrec.distillation.objective import DistillationObjective
-from slmrec.distillation.teacher import FrozenTeacher
+from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, TeacherSignals
 from slmrec.llm.recommender import Encoded
 
 # Two items (1, 0) and (0, 1) after PAD. User vectors (0, 0) give both the chance 1/2: a cross-entropy of log 2.
@@ -28,16 +29,20 @@ FIRST_TWO_DISTANCES = [(2**0.5 + 29**0.5) / 2, 2.5]
 
 
 class FixedTeacher:
-    def block_states(self, batch):
-        return TEACHER
+    learns = False
+
+    def signals(self, batch, attention=False):
+        return TeacherSignals(TEACHER)
 
 
 class NoTeacher:
-    def block_states(self, batch):
+    learns = False
+
+    def signals(self, batch, attention=False):
         raise AssertionError("the teacher was asked")
 
 
-def fixed_student(batch, layers):
+def fixed_student(batch, layers, attention=False):
     """CE: log 4/3 and log 4, mean 0.837. Block 1: log 2 for both users. Block 2: log 4/3 and log 4 again."""
     users = torch.tensor([[LOG3, 0.0], [LOG3, 0.0]])
     states = {layer: STUDENT[layer] for layer in layers}
@@ -92,11 +97,20 @@ def test_the_teacher_is_not_asked_without_feature_terms():
         ({"num_blocks": 1, "lambda_ms": 0, "distill_last_block": False}, "leaves no block"),
         ({"lambda_cos": -1}, "--lambda_cos -1: must not be negative"),
         ({"protocol": "other"}, "--protocol other: choose one of paper, released"),
+        ({"lambda_logits": -2}, "--lambda_logits -2: must not be negative"),
+        ({"temperature": 0}, "--temperature and --contrastive_temperature must be above 0"),
+        ({"online": True}, "give either --teacher .* or --online"),
+        ({"teacher_layers": 4}, "--teacher_layers is only for --online"),
+        ({"teacher_cache": "cache", "lambda_attention": 1}, "holds states, not the attention weights"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         DistillationArguments("teacher", **arguments)
+    with pytest.raises(InputError, match="give either --teacher .* or --online"):
+        DistillationArguments()
+    with pytest.raises(InputError, match="--teacher_cache is for a trained teacher"):
+        DistillationArguments(online=True, teacher_cache="cache")
 
 
 # -- with real models ---------------------------------------------------------------------------------------------------------
@@ -158,14 +172,14 @@ def test_the_teacher_is_in_eval_mode_without_gradients_and_stays_as_it_was(pair,
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     optimiser = torch.optim.AdamW(student.parameters(), lr=0.01)
     student.train()
-    first = objective.teacher.block_states(batch)
+    first = objective.teacher.signals(batch).blocks
     objective(student, batch)["loss"].backward()
     optimiser.step()
     assert not any(module.training for module in teacher.modules())
     assert all(not parameter.requires_grad and parameter.grad is None for parameter in teacher.parameters())
     assert not any(states.requires_grad for states in first)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
-    assert all(map(torch.equal, objective.teacher.block_states(batch), first))  # its dropout of 0.5 is off
+    assert all(map(torch.equal, objective.teacher.signals(batch).blocks, first))  # its dropout of 0.5 is off
 
 
 def test_a_missing_adapter_is_an_error_and_not_a_missing_term(pair, make_batch):
@@ -179,3 +193,93 @@ def test_a_missing_teacher_block_is_an_error(pair, make_batch):
     objective.teacher.layers = (2,)
     with pytest.raises(ValueError):
         objective(student, make_batch([3, 8]))
+
+
+# -- terms of other methods, and a teacher that learns --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logits", "attention", "contrastive"])
+def test_other_terms_stand_alone_and_reach_the_student(pair, make_batch, name):
+    off = {"lambda_cos": 0, "lambda_norm": 0, "lambda_ms": 0}
+    student, objective = pair("all", supervised=(), **off, **{f"lambda_{name}": 0.5})
+    terms = objective(student, make_batch([3, 8], "all"))
+    assert terms.keys() == {"ce", name, "loss"}
+    torch.testing.assert_close(terms["loss"], terms["ce"] + 0.5 * terms[name])
+    terms[name].backward()
+    assert student.backbone.layers[1].self_attn.q_proj.weight.grad.abs().sum() > 0
+
+
+def test_other_terms_vanish_for_a_student_that_is_its_teacher(make_recommender, make_batch):
+    arguments = DistillationArguments("teacher", num_blocks=2, lambda_ms=0, lambda_logits=1, lambda_attention=1)
+    objective = DistillationObjective(FrozenTeacher(make_recommender(4), (2, 4)), (2, 4), arguments)
+    terms = objective(make_recommender(4), make_batch([3, 8]))
+    assert float(terms["logits"].detach()) == pytest.approx(0, abs=1e-6)
+    assert float(terms["attention"].detach()) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture
+def joint(make_recommender):
+    """joint(**weights): a student of 2 layers and an untrained teacher of 4 as one model, and their objective in 2 blocks."""
+
+    def build(**weights):
+        model = JointRecommender(make_recommender(2, supervised_layers=(1,)), make_recommender(4, seed=1))
+        arguments = DistillationArguments(online=True, num_blocks=2, **weights)
+        return model, DistillationObjective(LearningTeacher(model.teacher, (2, 4)), (1, 2), arguments)
+
+    return build
+
+
+def test_the_online_objective_misses_no_term(joint, make_batch):
+    model, objective = joint(lambda_norm=0.01, lambda_ms=0.5, lambda_logits=0.3)
+    batch = make_batch([3, 8, 30])
+    terms = objective(model, batch)
+    assert terms.keys() == {"ce", "teacher_ce", "cos", "norm", "ms", "logits", "loss"}
+    teacher = model.teacher(batch)
+    torch.testing.assert_close(terms["teacher_ce"], catalogue_cross_entropy(teacher.users, teacher.items, batch["targets"]))
+    weights = {"ce": 1, "teacher_ce": 1, "cos": 1, "norm": 0.01, "ms": 0.5, "logits": 0.3}
+    torch.testing.assert_close(terms["loss"], sum(weight * terms[name] for name, weight in weights.items()))
+
+
+@pytest.mark.parametrize("name", ["cos", "norm", "logits"])
+def test_gradients_of_each_shared_term_reach_both_models(joint, make_batch, name):
+    model, objective = joint(lambda_logits=1)
+    objective(model, make_batch([3, 8, 30]))[name].backward()
+    for part in (model.student, model.teacher):
+        assert part.backbone.layers[0].mlp.up_proj.weight.grad.abs().sum() > 0
+
+
+def test_each_next_item_loss_reaches_its_own_model_only(joint, make_batch):
+    for name, reached, spared in (("ce", "student", "teacher"), ("teacher_ce", "teacher", "student")):
+        model, objective = joint()
+        objective(model, make_batch([3, 8, 30]))[name].backward()
+        assert getattr(model, reached).user_projection.weight.grad.abs().sum() > 0
+        assert all(parameter.grad is None for parameter in getattr(model, spared).parameters())
+
+
+def test_without_shared_terms_a_learning_teacher_still_learns(joint, make_batch):
+    model, objective = joint(lambda_cos=0, lambda_norm=0)
+    assert objective(model, make_batch([3, 8])).keys() == {"ce", "ms", "teacher_ce", "loss"}
+
+
+def test_the_joint_model_recommends_as_its_student(joint, make_batch):
+    model, _ = joint()
+    torch.testing.assert_close(model.encode(make_batch([3, 8])), model.student.encode(make_batch([3, 8])))
+
+
+# -- a teacher of another width ---------------------------------------------------------------------------------------------------
+
+
+def test_states_are_compared_after_their_learned_map(make_recommender, make_batch):
+    student = make_recommender(2, projected_layers={1: 48, 2: 48})
+    teacher = make_recommender(4, seed=1, hidden_size=48)
+    arguments = DistillationArguments("teacher", num_blocks=2, lambda_ms=0, project_states=True)
+    objective = DistillationObjective(FrozenTeacher(teacher, (2, 4)), (1, 2), arguments)
+    batch = make_batch([3, 8])
+    terms = objective(student, batch)
+    ours, theirs = student(batch, layers=(1, 2)).states, teacher(batch, layers=(2, 4)).states
+    pairs = [(ours[1] @ student.state_projections["1"].weight.T, theirs[2])]
+    pairs += [(ours[2] @ student.state_projections["2"].weight.T, theirs[4])]
+    expected = torch.stack([((own - other) ** 2).sum(1).mean() for own, other in pairs]).mean()
+    torch.testing.assert_close(terms["norm"], expected)
+    terms["cos"].backward()
+    assert student.state_projections["1"].weight.grad.abs().sum() > 0

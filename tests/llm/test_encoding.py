@@ -259,3 +259,33 @@ def test_training_curve_and_ranks_do_not_depend_on_the_encoding(make_recommender
     assert losses == pytest.approx(expected_losses, rel=1e-4)
     assert losses[18] < 0.9 * losses[0]  # the same batch, 18 steps later
     assert ranks.tolist() == expected_ranks.tolist()
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@torch.no_grad()
+def test_attention_weights_are_those_of_a_plain_forward_pass(make_recommender, make_batch, kv_heads):
+    """The last token's weights on the 62 prompt tokens, then on the row's own 4 items and 7 closing tokens, zero elsewhere."""
+    model = make_recommender(num_layers=2, kv_heads=kv_heads)
+    batch = make_batch([4])
+    vectors, mask, positions = one_row_by_hand(model, batch["history"].tolist())
+    model.backbone.set_attn_implementation("eager")
+    outputs = model.backbone(inputs_embeds=vectors, attention_mask=mask, position_ids=positions, output_attentions=True)
+    model.backbone.set_attn_implementation("sdpa")
+    expected = outputs.attentions[-1][0, :, -1][:, mask[0].bool()]  # [H, 62 + 4 + 7]
+    weights = model(batch, attention=True).attention
+    assert weights.shape == (1, 4, 62 + 96) and weights[0, :, 73:].abs().max() == 0
+    torch.testing.assert_close(weights[0, :, :73], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_attention_weights_of_every_item_sum_to_one_and_see_no_later_item(make_recommender, make_batch):
+    model, batch = make_recommender(closing=0, targets="all"), make_batch([3, 5], "all")
+    weights = model(batch, attention=True).attention
+    assert weights.shape[:2] == (8, 4)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(8, 4))
+    assert (weights > 0).sum(-1)[:, 0].tolist() == [63, 64, 65, 63, 64, 65, 66, 67]  # the prompt, earlier items, itself
+
+
+def test_attention_weights_need_the_exact_encoding(make_recommender, make_batch):
+    with pytest.raises(InputError, match="--encoding exact only"):
+        make_recommender(encoding="reference")(make_batch([4]), attention=True)
