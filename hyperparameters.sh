@@ -7,9 +7,13 @@ NUM_LAYERS_STUDENT=4                    # paper, Section 5: SLMRec_4<-8
 NUM_BLOCKS=4                            # paper, Table 6 (b) and Figure 4
 LAMBDA_COS=1.0                          # paper, Table 6 (lambda 1)
 LAMBDA_NORM=0.1                         # paper, Table 6 (lambda 2)
+LAMBDA_LOGITS=1.0                       # our choice, like the next two: the other kinds of distillation, in run_tables.sh only
+LAMBDA_ATTENTION=1.0
+LAMBDA_CONTRASTIVE=0.1
 PER_DEVICE_TRAIN_BATCH_SIZE=256         # paper, Table 5
 PER_DEVICE_EVAL_BATCH_SIZE=512          # paper, Table 5
 MAX_LENGTH=30                           # released code
+ITEM_DROPOUT=0.0                        # none in the paper
 TARGETS=last                            # paper, Section 5.1: one training target per user
 LR_SCHEDULER_TYPE=cosine                # paper, Table 6
 ADAM_BETA1=0.9                          # paper, Table 6
@@ -30,17 +34,22 @@ case "$DATASET" in
     sport)                              # paper, Table 6
         LEARNING_RATE=0.002 MAX_STEPS=2000 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=0.1 ;;
     *)                                  # our choice, for any other data set on a small random backbone that is trained whole
-        LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=20 LAMBDA_MS=0.1
+        LEARNING_RATE=0.0003 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=66 LAMBDA_MS=0.1
         TARGETS=all                     # every position is a target: a random backbone has no knowledge to build on
+        ITEM_DROPOUT=0.5                # like the learning rate: the best of the settings in results/regimes
         LAMBDA_NORM=0.01                # the squared distance grows with the width and the norm of the states; at 0.1 it would dominate
         NUM_TRAIN_EPOCHS=20
         LOGGING_STEPS=20
-        BASE_MODEL_DEFAULT= ;;          # run_pipeline.sh makes one
+        BASE_MODEL_DEFAULT= ;;          # run_pipeline.sh and run_tables.sh make one
 esac
-if [ "$DATASET" = demo ]; then          # our choice: the whole demo in less than five minutes on two CPU cores
-    NUM_TRAIN_EPOCHS=10
-    ENCODER_FLAGS="${ENCODER_FLAGS:---num_epochs 40}"
-fi
+case "$DATASET" in
+    demo)                               # our choice: the whole demo in less than five minutes on two CPU cores
+        LEARNING_RATE=0.001 SAVE_STEPS=20 NUM_TRAIN_EPOCHS=10
+        ENCODER_FLAGS="${ENCODER_FLAGS:---num_epochs 40}" ;;
+    beauty)                             # our choice: validation MRR stops rising before 12 epochs
+        NUM_TRAIN_EPOCHS=12 SAVE_STEPS=88 ;;
+esac
+TEACHER_WIDTHS="64 256"                 # of the other teachers in run_tables.sh teacher-size, beside 128
 
 # What both stages are given of the above, and where their inputs lie by default
 STAGE_FLAGS=(
@@ -49,6 +58,7 @@ STAGE_FLAGS=(
     --base_model "${BASE_MODEL:-${BASE_MODEL_DEFAULT:-runs/$DATASET/backbone}}"
     --targets "$TARGETS"
     --max_length "$MAX_LENGTH"
+    --item_dropout "$ITEM_DROPOUT"
     --learning_rate "$LEARNING_RATE"
     --lr_scheduler_type "$LR_SCHEDULER_TYPE"
     --warmup_steps "$WARMUP_STEPS"

@@ -2,6 +2,7 @@
 # Student stage: a shallow E-LLMRec distilled from a trained teacher, block by block.
 #
 #   bash run_distill.sh TEACHER_CHECKPOINT OUTPUT_DIR [any flag of distill.py]
+#   bash run_distill.sh online OUTPUT_DIR [any flag of distill.py]      an untrained teacher learns beside the student
 #   DATASET=cloth bash run_distill.sh runs/cloth/teacher runs/cloth/student
 #   DATASET=cloth bash run_distill.sh runs/cloth/teacher/checkpoint-1500 runs/cloth/student --lambda_ms 0.5
 #
@@ -9,10 +10,11 @@
 # and --base_model say otherwise.
 set -euo pipefail
 if [ $# -lt 2 ] || [[ "$1" == -* ]] || [[ "$2" == -* ]]; then
-    echo "usage: [DATASET=NAME] bash run_distill.sh TEACHER_CHECKPOINT OUTPUT_DIR [any flag of distill.py]" >&2
+    echo "usage: [DATASET=NAME] bash run_distill.sh TEACHER_CHECKPOINT|online OUTPUT_DIR [any flag of distill.py]" >&2
     exit 2
 fi
-TEACHER="$1"
+TEACHER=(--teacher "$1")
+[ "$1" != online ] || TEACHER=(--online)
 OUTPUT_DIR="$2"
 shift 2
 DATASET="${DATASET:-cloth}"
@@ -20,7 +22,7 @@ source "$(dirname "$0")/setup_env.sh" requirements.txt
 source "$SLMREC/hyperparameters.sh"
 
 python "$SLMREC/distill.py" \
-    --teacher "$TEACHER" \
+    "${TEACHER[@]}" \
     --num_blocks "$NUM_BLOCKS" \
     --lambda_cos "$LAMBDA_COS" \
     --lambda_norm "$LAMBDA_NORM" \

@@ -23,7 +23,7 @@ def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     [
         ("run_finetune.sh", [], "usage: [DATASET=NAME] bash run_finetune.sh OUTPUT_DIR"),
         ("run_finetune.sh", ["--num_layers", "4"], "usage:"),
-        ("run_distill.sh", ["runs/teacher"], "usage: [DATASET=NAME] bash run_distill.sh TEACHER_CHECKPOINT OUTPUT_DIR"),
+        ("run_distill.sh", ["runs/teacher"], "usage: [DATASET=NAME] bash run_distill.sh TEACHER_CHECKPOINT|online OUTPUT_DIR"),
         ("run_pipeline.sh", ["demo", "--reviews"], "error: --reviews needs a value"),
         ("run_pipeline.sh", ["mine"], "error: mine is no data set of the paper: give its reviews with --reviews FILE"),
         ("run_pipeline.sh", ["mine", "--reviews", "missing.json"], "error: missing.json: no such file"),

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "distillation": {"llm"},
     "evaluation": {"data"},
     "training": {"data", "encoders", "llm", "distillation", "evaluation"},
+    "analysis": {"data", "llm", "evaluation"},
     "benchmarking": {"data", "encoders", "llm", "distillation", "evaluation", "training", "paper"},
     "paper": {"evaluation"},
 }

@@ -142,13 +142,16 @@ def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
 def _training_metrics(trainer: RecommenderTrainer, model: EllmRecommender, seconds: float, rows: int) -> dict:
     history = validation_history(trainer.state.log_history)
     best = max(history, key=lambda entry: entry["valid"]["MRR"])
+    counts = {place: count_parameters(part) for place, part in model.parts().items()}
+    own = counts.pop("")  # the model that is validated and exported; trained along: a teacher
     return {
         "valid": {"sampled": best["valid"]},
         "best_step": best["step"],
         "steps": trainer.state.global_step,
         "training_rows": rows,
         "train_seconds": round(seconds, 2),
-        **count_parameters(model),
+        **own,
+        **({"trained_along": counts} if counts else {}),
         "history": history,
     }
 

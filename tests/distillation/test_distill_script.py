@@ -175,7 +175,9 @@ def test_the_saved_student_is_its_best_checkpoint(flags, tmp_path):
 def test_online_trains_both_and_exports_the_student_alone(flags, tiny_data, tmp_path):
     output = tmp_path / "online"
     distill.main(flags(teacher=None, online=True, teacher_layers=4, output_dir=output, lambda_logits=0.5))
-    train = read_json(output / "metrics.json")["history"][0]["train"]
+    metrics = read_json(output / "metrics.json")
+    assert metrics["trained_along"]["teacher"]["parameters"] > metrics["parameters"]
+    train = metrics["history"][0]["train"]
     assert train.keys() == {f"loss_{name}" for name in ("ce", "teacher_ce", "cos", "norm", "ms", "logits")} | {"loss"}
     for place in (output, output / "checkpoint-2"):
         assert (load_ellmrec(place).num_layers, load_ellmrec(place / "teacher").num_layers) == (2, 4)

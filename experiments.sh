@@ -1,0 +1,80 @@
+# Sourced by run_tables.sh: which runs make each experiment. DIR and SEED are those of the seed that runs now.
+
+prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
+    encoder sasrec
+    python "$SLMREC/extract_emb.py" --encoder "$DIR/sasrec" --output_dir "$DIR/embeddings" "${OVERWRITE[@]}"
+    BASE_MODEL="$GIVEN_BASE_MODEL"
+    if [ -z "$BASE_MODEL" ]; then
+        make_backbone "$DIR/backbone" --seed "$SEED"
+        BASE_MODEL="$DIR/backbone"
+    fi
+    export BASE_MODEL
+    LLM=(--data "$RUN_DIR/data" --embeddings "$DIR/embeddings" "${LLM_FLAGS[@]}" --seed "$SEED" "${OVERWRITE[@]}")
+}
+
+run_experiment() {
+    case "$1" in
+        main | cold)  # paper, Section 5.2
+            for MODEL in $(python -c 'from slmrec.encoders.registry import ENCODERS; print(*ENCODERS)'); do encoder "$MODEL"; done
+            e4srec "$(base_layers)"
+            e4srec "$NUM_LAYERS_TEACHER"
+            e4srec "$NUM_LAYERS_STUDENT"
+            student ;;
+        depth-train)  # paper, Section 2
+            for LAYERS in 1 2 4 8 16 24 32; do
+                [ "$LAYERS" -gt "$(base_layers)" ] || e4srec "$LAYERS"
+            done ;;
+        depth-infer)  # paper, Section 2
+            e4srec "$(base_layers)"
+            python -m slmrec.analysis.depth_infer --model "$DIR/e4srec_$(base_layers)" --split test "${OVERWRITE[@]}" ;;
+        layers)
+            e4srec "$NUM_LAYERS_TEACHER"
+            python -m slmrec.analysis.layers --model "$DIR/e4srec_$NUM_LAYERS_TEACHER" "${OVERWRITE[@]}" ;;
+        ablation)  # paper, Section 5.2 (RQ3)
+            e4srec "$NUM_LAYERS_TEACHER"
+            slmrec slmrec_cos "e4srec_$NUM_LAYERS_TEACHER" --lambda_norm 0 --lambda_ms 0
+            slmrec slmrec_cos_norm "e4srec_$NUM_LAYERS_TEACHER" --lambda_ms 0
+            slmrec slmrec_cos_ms "e4srec_$NUM_LAYERS_TEACHER" --lambda_norm 0
+            student ;;
+        blocks)  # paper, Section 5.3; one block has no intermediate one to supervise (Eq. 5), 8 blocks need 8 layers
+            e4srec "$NUM_LAYERS_TEACHER"
+            slmrec slmrec_b1 "e4srec_$NUM_LAYERS_TEACHER" --num_blocks 1 --lambda_ms 0
+            slmrec slmrec_b2 "e4srec_$NUM_LAYERS_TEACHER" --num_blocks 2
+            student
+            slmrec slmrec_b8 "e4srec_$NUM_LAYERS_TEACHER" --num_blocks 8 --num_layers 8 ;;
+        online)  # paper, Section 5.3 (RQ4); the released code's online mode adds the divergence of the logits
+            e4srec "$NUM_LAYERS_TEACHER"
+            e4srec "$NUM_LAYERS_STUDENT"
+            student
+            slmrec slmrec_online online --teacher_layers "$NUM_LAYERS_TEACHER"
+            evaluate slmrec_online/teacher
+            slmrec slmrec_online_logits online --teacher_layers "$NUM_LAYERS_TEACHER" --lambda_logits "$LAMBDA_LOGITS" ;;
+        kd-kinds)
+            e4srec "$NUM_LAYERS_TEACHER"
+            e4srec "$NUM_LAYERS_STUDENT"
+            slmrec slmrec_logits "e4srec_$NUM_LAYERS_TEACHER" "${NO_FEATURES[@]}" --lambda_logits "$LAMBDA_LOGITS"
+            slmrec slmrec_attention "e4srec_$NUM_LAYERS_TEACHER" "${NO_FEATURES[@]}" --lambda_attention "$LAMBDA_ATTENTION"
+            slmrec slmrec_contrastive "e4srec_$NUM_LAYERS_TEACHER" "${NO_FEATURES[@]}" --lambda_contrastive "$LAMBDA_CONTRASTIVE"
+            slmrec slmrec_cos_norm "e4srec_$NUM_LAYERS_TEACHER" --lambda_ms 0
+            student ;;
+        teacher-size)
+            for LAYERS in 4 8 16 32; do
+                [ "$LAYERS" -le "$(base_layers)" ] || continue
+                e4srec "$LAYERS"
+                slmrec "slmrec_${NUM_LAYERS_STUDENT}_$LAYERS" "e4srec_$LAYERS"
+            done
+            [ -n "$GIVEN_BASE_MODEL" ] || other_widths ;;
+        efficiency)
+            [ "$SEED" = 0 ] || return 0  # measured once
+            [ -f "$DIR/efficiency.json" ] ||
+                python -m slmrec.benchmark --data "$RUN_DIR/data" --json "$DIR/efficiency.json" "${BENCHMARK_FLAGS[@]}" ;;
+    esac
+}
+
+other_widths() {  # teachers of half and of double width; the student compares its states after a learned map
+    for WIDTH in $TEACHER_WIDTHS; do
+        make_backbone "$DIR/backbone_w$WIDTH" --seed "$SEED" --hidden_size "$WIDTH"
+        (export BASE_MODEL="$DIR/backbone_w$WIDTH"; e4srec "$NUM_LAYERS_TEACHER" "_w$WIDTH")
+        slmrec "slmrec_w$WIDTH" "e4srec_${NUM_LAYERS_TEACHER}_w$WIDTH" --project_states
+    done
+}

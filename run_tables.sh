@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The paper's experiments: run what is missing, then render all tables and figures, and one report.
+#
+#   bash run_tables.sh EXPERIMENT DATASET [--seeds N] [any flag of run_pipeline.sh]
+#   bash run_tables.sh --render [RUNS_DIR]      render what there is below RUNS_DIR (default: runs)
+#
+#   main             Tables 2, 3    every conventional model, E4SRec with all layers, 8 and 4, SLMRec_4<-8
+#   depth-infer      Fig. 2, 5 a-c  the deepest E4SRec read at its last ten layers, without training
+#   depth-train      Fig. 2, 5 d-f  E4SRec with 1, 2, 4, 8, 16, 24, 32 layers, as many as the backbone has
+#   ablation         Tables 4, 9    cos; cos + norm; cos + ms; all three
+#   blocks           Fig. 4         B = 1, 2, 4, and with 8 layers 8
+#   online           RQ4            teacher and student trained together
+#   teacher-size     -              one student, teachers of other depths and widths
+#   kd-kinds         -              logits, attention and contrastive distillation instead of feature alignment
+#   cold             -              the models of main by history length and target popularity
+#   layers           -              block influence and CKA of the teacher's layers
+#   efficiency       Tables 5, 7, 8 the benchmark (FLAGS go to python -m slmrec.benchmark)
+#   stats            Table 1        counts of the data set
+#   theory           Prop. 1, 2     numeric check (needs no DATASET)
+#   hyper-parameters Table 6        the scripts' values beside the paper's (needs no DATASET)
+#
+# DATASET is demo, cloth, movie, music, sport, or any name with --reviews FILE (not needed once RUNS/DATASET/data is there).
+# TEACHER_STATES=1 keeps a teacher's states on disk for all its students (same results; disk instead of time).
+# Seed 0 lies in runs/DATASET, as run_pipeline.sh leaves it, seed N in runs/DATASET/seed_N: each has its own SASRec and backbone.
+set -euo pipefail
+source "$(dirname "$0")/setup_env.sh" requirements.txt
+source "$SLMREC/common_options.sh"
+usage() { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; }
+
+render() {  # render RUNS_DIR
+    python -m slmrec.paper.summary --runs "$1"
+    python -m slmrec.paper.report --tables_dir "$1/tables"
+}
+
+EXPERIMENT="${1:-}"
+case "$EXPERIMENT" in
+    main | depth-infer | depth-train | ablation | blocks | online | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
+    theory) python -m slmrec.paper.theory --output runs/tables/theory.json; render runs; exit ;;
+    hyper-parameters | --render) render "${2:-runs}"; exit ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+esac
+if [ $# -lt 2 ] || [[ "$2" == -* ]]; then
+    echo "error: bash run_tables.sh $EXPERIMENT needs a DATASET" >&2
+    exit 2
+fi
+
+SEEDS=1 FLAGS=()
+for ((i = 2; i <= $#; i++)); do
+    if [ "${!i}" = --seeds ]; then
+        i=$((i + 1)); value_of --seeds "${@:i:1}"; SEEDS="$VALUE"
+    else
+        FLAGS+=("${!i}")
+    fi
+done
+[[ "$SEEDS" =~ ^[1-9][0-9]*$ ]] || { echo "error: --seeds $SEEDS: must be a number from 1 on" >&2; exit 2; }
+if [ "$EXPERIMENT" = efficiency ]; then
+    BENCHMARK_FLAGS=("${FLAGS[@]:1}") FLAGS=("${FLAGS[0]}")
+fi
+read_options "${FLAGS[@]}"
+[ -z "$REVIEWS" ] && [ -d "$RUN_DIR/data" ] || process_reviews
+GIVEN_BASE_MODEL="$BASE_MODEL"
+
+evaluate() { python "$SLMREC/evaluate.py" --model "$DIR/$1" --split test --full_ranking "${OVERWRITE[@]}"; }
+encoder() {  # encoder NAME
+    train_encoder "$1" "$DIR/$1" --seed "$SEED"
+    evaluate "$1"
+}
+e4srec() {  # e4srec LAYERS [SUFFIX FLAGS]: tuned to predict the next item
+    bash "$SLMREC/run_finetune.sh" "$DIR/e4srec_$1${2:-}" "${LLM[@]}" --num_layers "$1" "${@:3}"
+    evaluate "e4srec_$1${2:-}"
+}
+slmrec() {  # slmrec NAME TEACHER [FLAGS]: a student; TEACHER is a model of this seed, or online
+    local teacher="$2" cache blocks="$NUM_BLOCKS"
+    [ "$teacher" = online ] || teacher="$DIR/$2"
+    [[ "$*" =~ --num_blocks\ ([0-9]+) ]] && blocks="${BASH_REMATCH[1]}"
+    cache=(--teacher_cache "$DIR/teacher_states/$2_$blocks")
+    [[ -n "${TEACHER_STATES:-}" && "$teacher" != online && "$*" != *lambda_attention* ]] || cache=()
+    bash "$SLMREC/run_distill.sh" "$teacher" "$DIR/$1" "${LLM[@]}" --num_layers "$NUM_LAYERS_STUDENT" --protocol "$PROTOCOL" \
+        "${DISTILL_FLAGS[@]}" "${cache[@]}" "${@:3}"
+    evaluate "$1"
+}
+student() { slmrec slmrec_4_8 "e4srec_$NUM_LAYERS_TEACHER"; }
+base_layers() {
+    python -c 'import sys; from transformers import AutoConfig; print(AutoConfig.from_pretrained(sys.argv[1]).num_hidden_layers)' "$BASE_MODEL"
+}
+source "$SLMREC/experiments.sh"
+
+for ((SEED = 0; SEED < SEEDS; SEED++)); do
+    DIR="$RUN_DIR"
+    [ "$SEED" = 0 ] || DIR="$RUN_DIR/seed_$SEED"
+    prepare_seed
+    run_experiment "$EXPERIMENT"
+done
+render "$(dirname "$RUN_DIR")"
