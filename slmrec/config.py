@@ -158,6 +158,7 @@ class BackboneArguments:
     intermediate_size: int | None = field(default=None, metadata={"help": "width of its MLP; default: 2.6875 times, as LLaMA-7B"})
     num_layers: int = field(default=8, metadata={"help": "decoder layers (paper: 32)"})
     num_heads: int = field(default=4, metadata={"help": "attention heads (paper: 32)"})
+    initializer_range: float = field(default=0.02, metadata={"help": "standard deviation of the weights (LLaMA: 0.02)"})
     attention_dropout: float = field(default=0.0, metadata={"help": "of attention weights when it is trained (LLaMA: 0)"})
     seed: int = field(default=0, metadata={"help": "of the random weights"})
 
@@ -167,6 +168,8 @@ class BackboneArguments:
                 f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"
             )
         share_below_one("attention_dropout", self.attention_dropout)
+        if self.initializer_range <= 0:
+            raise InputError(f"--initializer_range {self.initializer_range}: must be above 0")
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16
 

@@ -113,7 +113,7 @@ def restore_weights(model: EllmRecommender, directory: Path) -> None:
 def _restore_part(model: EllmRecommender, directory: Path) -> None:
     architecture = _architecture(model)
     saved = read_json(directory / RECOMMENDER)
-    difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
+    difference = first_difference({name: saved.get(name, {}) for name in architecture}, architecture)
     if difference:
         raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
     model.heads().load_state_dict(load_file(directory / HEADS))
@@ -141,7 +141,7 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
         targets=saved["targets"],
         encoding=encoding or saved["encoding"],
         supervised_layers=tuple(saved["supervised_layers"]),
-        projected_layers={int(layer): width for layer, width in saved["projected_layers"].items()},
+        projected_layers={int(layer): width for layer, width in saved.get("projected_layers", {}).items()},
     )
     model.heads().load_state_dict(load_file(directory / HEADS))
     return model

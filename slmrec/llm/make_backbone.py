@@ -39,6 +39,7 @@ def small_llama_config(arguments: BackboneArguments) -> LlamaConfig:
         num_hidden_layers=arguments.num_layers,
         num_attention_heads=arguments.num_heads,
         max_position_embeddings=2048,
+        initializer_range=arguments.initializer_range,
         attention_dropout=arguments.attention_dropout,
     )
 
