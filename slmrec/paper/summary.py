@@ -18,6 +18,7 @@ from slmrec.artifacts import MANIFEST, InputError, read_json, read_manifest, wri
 from slmrec.paper.cold import cold_groups, mean_over_seeds
 from slmrec.paper.comparison import training_seconds
 from slmrec.paper.experiments import MODEL_EXPERIMENTS, PAIRS, Model, models_of
+from slmrec.paper.regimes import regimes
 from slmrec.paper.statistics import paired_comparison
 
 RANKINGS = ("sampled", "full")
@@ -167,6 +168,9 @@ def summarise(runs: Runs) -> dict[str, dict]:
     found = {name: model_summary(runs, name) for name in MODEL_EXPERIMENTS}
     found |= {name: analysis_summary(runs, name) for name in ANALYSES}
     found["cold"] = cold_summary(runs)
+    searched = regimes(runs.directory / "search")
+    if searched:
+        found["regimes"] = runs.header("regimes") | {"settings": searched}
     found["stats"] = runs.header("stats") | {"stats": runs.stats}
     benchmark = runs.directory / "efficiency.json"
     if benchmark.is_file():
