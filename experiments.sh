@@ -15,7 +15,9 @@ prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
 run_experiment() {
     case "$1" in
         main | cold)  # paper, Section 5.2
-            for MODEL in $(python -c 'from slmrec.encoders.registry import ENCODERS; print(*ENCODERS)'); do encoder "$MODEL"; done
+            for MODEL in $(python -c "from slmrec.encoders.registry import ENCODERS; print(*ENCODERS)"); do
+                [ "$MODEL" = sasrec ] || encoder "$MODEL"  # every run has SASRec
+            done
             e4srec "$(base_layers)"
             e4srec "$NUM_LAYERS_TEACHER"
             e4srec "$NUM_LAYERS_STUDENT"

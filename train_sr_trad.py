@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     device = pick_device(training.device)
     dataset = load_dataset(training.data)
 
-    config = {"model": encoder.model, "num_items": dataset.num_items, "architecture": architecture, "training": vars(settings)}
+    sizes = {"num_items": dataset.num_items, "num_users": dataset.num_users}
+    config = {"model": encoder.model, **sizes, "architecture": architecture, "training": vars(settings)}
     stage = Stage(
         "encoder",
         output.output_dir,
@@ -41,10 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
     with stage:
         stage.device = str(device)
         seed_everything(settings.seed)
-        model = build_encoder(encoder.model, dataset.num_items, architecture)
+        model = build_encoder(encoder.model, architecture=architecture, **sizes)
         history = train_encoder(model, dataset, settings, stage.path, device)
         save_encoder(model, stage.path)
-        best = max(history, key=lambda entry: entry["valid_MRR"])
+        best = max((entry for entry in history if "valid_MRR" in entry), key=lambda entry: entry["valid_MRR"])
         stage.metrics = {
             "best_epoch": best["epoch"],
             "valid": {"sampled": {"MRR": best["valid_MRR"]}},

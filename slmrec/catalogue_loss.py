@@ -35,7 +35,7 @@ def catalogue_cross_entropy(vectors: torch.Tensor, item_matrix: torch.Tensor, ta
 def catalogue_divergence(
     teacher: torch.Tensor, student: torch.Tensor, item_matrix: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Mean over T predictions of temperature^2 * KL(p || q), p and q the softened distributions over all items (Hinton et al. 2015).
+    """Mean over T predictions of temperature^2 * KL(p || q), p and q the softened distributions over items (Hinton et al. 2015).
 
     Args:
         teacher, student: [T, d] user vectors; p = softmax(teacher @ items / temperature), q likewise of the student.

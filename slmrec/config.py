@@ -350,14 +350,39 @@ class EncoderArguments:
     num_heads: int | None = field(default=None, metadata={"help": "attention heads; default: the model's"})
     dropout: float | None = field(default=None, metadata={"help": "default: the model's"})
     max_length: int | None = field(default=None, metadata={"help": "latest items of a user that are read; default: the model's"})
+    num_horizontal_filters: int | None = field(default=None, metadata={"help": "caser: filters of each height"})
+    num_vertical_filters: int | None = field(default=None, metadata={"help": "caser: filters over the last items"})
+    mask_probability: float | None = field(
+        default=None, metadata={"help": "bert4rec, s3rec, maerec: share of items that are masked"}
+    )
+    last_mask_share: float | None = field(
+        default=None, metadata={"help": "bert4rec: share of rows whose last item alone is masked"}
+    )
+    num_interests: int | None = field(default=None, metadata={"help": "lightsans: rank k of the decomposed attention"})
+    contrast_weight: float | None = field(default=None, metadata={"help": "duorec, maerec: weight of the contrastive term"})
+    contrast_temperature: float | None = field(
+        default=None, metadata={"help": "duorec: of the similarities in the contrastive term"}
+    )
+    segment_weight: float | None = field(default=None, metadata={"help": "s3rec: weight of segment prediction in pretraining"})
+    reconstruction_weight: float | None = field(
+        default=None, metadata={"help": "maerec: weight of reconstructing masked transitions"}
+    )
+    num_graph_layers: int | None = field(default=None, metadata={"help": "maerec: layers of the graph encoder"})
 
     def __post_init__(self):
         at_least("hidden_size", self.hidden_size, 1)
         at_least("num_layers", self.num_layers, 1)
         at_least("num_heads", self.num_heads, 1)
         at_least("max_length", self.max_length, 1)
-        if self.dropout is not None:
-            share_below_one("dropout", self.dropout)
+        for name in ("num_horizontal_filters", "num_vertical_filters", "num_interests", "num_graph_layers"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("contrast_weight", "segment_weight", "reconstruction_weight"):
+            at_least(name, getattr(self, name), 0)
+        for name in ("dropout", "mask_probability", "last_mask_share"):
+            if getattr(self, name) is not None:
+                share_below_one(name, getattr(self, name))
+        if self.contrast_temperature is not None and self.contrast_temperature <= 0:
+            raise InputError(f"--contrast_temperature {self.contrast_temperature}: must be above 0")
 
     def architecture(self) -> dict:
         """The flags as constructor arguments; None where not given."""
@@ -380,6 +405,12 @@ class TrainEncoderArguments:
         default=None, metadata={"help": "stop after this many epochs without a better validation MRR; default: the model's"}
     )
     weight_decay: float | None = field(default=None, metadata={"help": "L2 term of Adam; default: the model's"})
+    loss: str | None = field(
+        default=None,
+        metadata={"help": "ce (over all items), bce, bpr or sampled (against drawn negatives); default: the model's, mostly ce"},
+    )
+    num_negatives: int | None = field(default=None, metadata={"help": "drawn negatives per target, for every loss but ce"})
+    pretrain_epochs: int | None = field(default=None, metadata={"help": "s3rec: epochs of pretraining before --num_epochs"})
     seed: int = field(default=0, metadata={"help": "of the weights, the dropout and the order of users"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
 
@@ -389,6 +420,10 @@ class TrainEncoderArguments:
         at_least("batch_size", self.batch_size, 1)
         at_least("num_epochs", self.num_epochs, 1)
         at_least("patience", self.patience, 1)
+        if self.loss is not None:
+            one_of("loss", self.loss, ("ce", "bce", "bpr", "sampled"))
+        at_least("num_negatives", self.num_negatives, 1)
+        at_least("pretrain_epochs", self.pretrain_epochs, 0)
         at_least("weight_decay", self.weight_decay, 0)
         at_least("seed", self.seed, 0)
         if self.learning_rate is not None and self.learning_rate <= 0:

@@ -60,7 +60,7 @@ def write_embeddings():
 
 @pytest.fixture(scope="session")
 def write_backbone():
-    """write_backbone(directory, hidden_size=32, num_layers=4, num_heads=4): a random LLaMA as a checkpoint directory, with tokenizer."""
+    """write_backbone(directory, hidden_size=32, num_layers=4, num_heads=4): a random LLaMA checkpoint."""
     return _write_backbone
 
 

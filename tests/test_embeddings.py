@@ -21,8 +21,8 @@ ARCHITECTURE = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "dropout": 0.
 def encoder(tmp_path):
     """The directory of an encoder stage with 6 items, and its model."""
     torch.manual_seed(0)
-    model = build_encoder("sasrec", 6, ARCHITECTURE)
-    config = {"model": "sasrec", "num_items": 6, "architecture": ARCHITECTURE}
+    model = build_encoder("sasrec", 6, 4, ARCHITECTURE)
+    config = {"model": "sasrec", "num_items": 6, "num_users": 4, "architecture": ARCHITECTURE}
     with Stage("encoder", tmp_path / "encoder", config, {}, item_map="six items") as stage:
         save_encoder(model, stage.path)
     return tmp_path / "encoder", model

@@ -106,8 +106,9 @@ def conventional_seconds(arguments: BenchmarkArguments, workload: Workload, devi
         batches = workload.batches("test", model.max_length, arguments.infer_batch_size, device)
         return torch.inference_mode()(lambda repeat: model.encode(batches[repeat % len(batches)]))
 
+    sizes = workload.dataset.num_items, workload.dataset.num_users
     built = {
-        shown: build_encoder(name, workload.dataset.num_items, ENCODERS[name].architecture).to(device).eval()
+        shown: build_encoder(name, *sizes, ENCODERS[name].architecture).to(device).eval()
         for name, shown in CONVENTIONAL.items()
         if name in ENCODERS
     }

@@ -76,7 +76,7 @@ class CachedTeacher:
         self.first = np.cumsum(self.counts) - self.counts  # [U] (rows stand in the order of users)
 
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
-        """States and user vectors on the batch's device; attention weights are not kept (`DistillationArguments` refuses them)."""
+        """States and user vectors on the batch's device; attention weights are not kept (the arguments refuse them)."""
         assert not attention
         users, device = batch["users"].cpu().numpy(), batch["users"].device
         first, counts = self.first[users], self.counts[users]

@@ -15,7 +15,7 @@ WEIGHTS = "model.safetensors"
 
 
 def save_encoder(model: Encoder, directory: str | Path) -> None:
-    """Write the weights; the stage's config.json holds `model`, `num_items` and `architecture`."""
+    """Write the weights; the stage's config.json holds `model`, `num_items`, `num_users` and `architecture`."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, Path(directory) / WEIGHTS)
 
@@ -28,7 +28,7 @@ def load_encoder(directory: str | Path) -> Encoder:
     directory = Path(directory)
     read_manifest(directory, "encoder")
     config = read_json(directory / "config.json")
-    model = build_encoder(config["model"], config["num_items"], config["architecture"])
+    model = build_encoder(config["model"], config["num_items"], config["num_users"], config["architecture"])
     try:
         model.load_state_dict(load_file(directory / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:

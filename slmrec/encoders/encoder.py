@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
 from slmrec.recommender import Recommender
+
+if TYPE_CHECKING:  # rows come in ready made: encoders do not depend on the data stage
+    from slmrec.data.batches import SplitRows
 
 # (vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> scalar: the next-item loss, which the training loop chooses.
 ItemLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -16,7 +20,8 @@ class Encoder(Recommender):
     """A conventional sequential recommender.
 
     A subclass implements `encode`, `item_matrix` and, where it can be trained at every position, `encode_positions`. A model with
-    an objective of its own (cloze, contrastive terms, reconstruction) overrides `training_loss`.
+    an objective of its own (cloze, contrastive terms, reconstruction) overrides `training_loss`, one that is pretrained adds
+    `pretraining_loss`, and one that needs more of the training data than batches (a graph, other users' rows) `prepare`.
 
     Randomness of a forward pass must come from torch's global generator, which is what the training loop saves and restores.
     """
@@ -24,6 +29,13 @@ class Encoder(Recommender):
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What the model predicts with after each history item, float32 [T, d]; later items do not influence earlier rows."""
         raise NotImplementedError(f"{type(self).__name__} has one prediction per user, not one per position")
+
+    def prepare(self, rows: SplitRows) -> None:
+        """Called once with all training rows before the first epoch, also when a run goes on after a kill."""
+
+    def pretraining_loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The objective of the pretraining epochs as named scalars, among them `total`."""
+        raise NotImplementedError(f"{type(self).__name__} is not pretrained")
 
     def training_loss(self, batch: dict[str, torch.Tensor], targets: str, item_loss: ItemLoss) -> dict[str, torch.Tensor]:
         """The objective of one training batch as named scalars, among them `total`, which is minimised.

@@ -14,7 +14,7 @@ class Registered:
     """One model.
 
     Attributes:
-        encoder: its class, built as encoder(num_items=N, **architecture).
+        encoder: its class, built as encoder(num_items=N, **architecture), and with num_users=U where it knows users.
         architecture: default of every other constructor argument; each is a flag of train_sr_trad.py.
         training: defaults of the training flags.
     """
@@ -22,6 +22,7 @@ class Registered:
     encoder: type[Encoder]
     architecture: dict[str, int | float]
     training: dict[str, int | float | str]
+    knows_users: bool = False
 
 
 ENCODERS = {
@@ -41,6 +42,8 @@ ENCODERS = {
             "num_epochs": 100,  # a bound that early stopping is not meant to reach: 15 epochs on Beauty, the best after 10
             "patience": 5,  # our choice
             "weight_decay": 0.0,  # none in Kang and McAuley
+            "loss": "ce",  # paper, Section 2 (Klenitskiy and Vasilev 2023); Kang and McAuley: bce with one negative
+            "num_negatives": 1,  # counts for the other losses only
         },
     ),
 }
@@ -65,6 +68,8 @@ def with_defaults(model: str, defaults: dict, given: dict) -> dict:
     return defaults | chosen
 
 
-def build_encoder(model: str, num_items: int, architecture: dict) -> Encoder:
-    """A freshly initialised model; `architecture` holds every constructor argument but the number of items."""
-    return registered(model).encoder(num_items=num_items, **architecture)
+def build_encoder(model: str, num_items: int, num_users: int, architecture: dict) -> Encoder:
+    """A freshly initialised model; `architecture` holds every constructor argument but the numbers of items and users."""
+    entry = registered(model)
+    users = {"num_users": num_users} if entry.knows_users else {}
+    return entry.encoder(num_items=num_items, **users, **architecture)

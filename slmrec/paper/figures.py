@@ -230,8 +230,7 @@ def layer_maps(summary: dict) -> Picture:
 
 def draw_heat_map(figure: Figure, panel: Axes, similarity: np.ndarray) -> None:
     """CKA [L + 1, L + 1] from 0 to 1, nan in grey."""
-    colours = matplotlib.colormaps["viridis"].copy()
-    colours.set_bad("#CCCCCC")
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad="#CCCCCC")
     image = panel.imshow(similarity, cmap=colours, vmin=0, vmax=1, origin="lower")
     panel.grid(visible=False)
     for axis in (panel.xaxis, panel.yaxis):

@@ -82,7 +82,7 @@ def run_entry(model: Path, seed: int) -> dict:
         "metrics": read_json(model / "evaluation-test" / "metrics.json")["test"],
         "parameters": counts["parameters"],
         "train_seconds": training_seconds(training),
-        "history": [history_point(entry) for entry in training["history"]],
+        "history": [history_point(entry) for entry in training["history"] if "valid_MRR" in entry or "valid" in entry],
         "provenance": provenance(stage),
     }
 

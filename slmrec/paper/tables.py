@@ -174,7 +174,8 @@ def model_cells(model: dict, runs: list[dict]) -> list[str]:
 
 def metric_ranks(measured: dict[str, list[dict]]) -> dict[str, float]:
     """Mean rank of each model over the metrics of one table, from means over seeds."""
-    return mean_ranks({name: metric_means(runs, METRICS) for name, runs in measured.items() if runs})
+    means = {name: metric_means(runs, METRICS) for name, runs in measured.items() if runs}
+    return mean_ranks(means) if means else {}
 
 
 def metric_means(runs: list[dict], metrics: Iterable[str]) -> list[float | None]:

@@ -21,10 +21,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from slmrec.artifacts import InputError
-from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.evaluation.protocol import evaluate_recommender
 
 CHECKPOINT = "checkpoint.pt"
@@ -44,6 +44,9 @@ class LoopSettings:
     patience: int
     weight_decay: float
     seed: int
+    loss: str = "ce"
+    num_negatives: int = 1
+    pretrain_epochs: int = 0
 
 
 @dataclass
@@ -51,7 +54,8 @@ class Progress:
     """Where a run stands after an epoch.
 
     Attributes:
-        history: one entry per finished epoch: epoch (from 1), each loss term, valid_MRR, train_seconds, valid_seconds.
+        history: one entry per finished epoch: epoch (from 1), each loss term, valid_MRR, train_seconds, valid_seconds; a
+            pretraining epoch has no validation.
         best: state dict of the epoch with the highest validation MRR (the earliest of equals).
     """
 
@@ -60,12 +64,15 @@ class Progress:
 
     @property
     def best_epoch(self) -> int:
-        """0 before the first epoch."""
-        return max(self.history, key=lambda entry: entry["valid_MRR"])["epoch"] if self.history else 0
+        """0 before the first epoch that was validated."""
+        validated = [entry for entry in self.history if "valid_MRR" in entry]
+        return max(validated, key=lambda entry: entry["valid_MRR"])["epoch"] if validated else 0
 
     def finished(self, settings: LoopSettings) -> bool:
         epoch = len(self.history)
-        return epoch >= settings.num_epochs or epoch - self.best_epoch >= settings.patience
+        if epoch <= settings.pretrain_epochs:
+            return False
+        return epoch - settings.pretrain_epochs >= settings.num_epochs or epoch - self.best_epoch >= settings.patience
 
 
 def train_encoder(
@@ -84,8 +91,9 @@ def train_encoder(
         raise InputError("no user has a training target with a history before it (four actions are needed)")
     if rows.left_out:
         logger.info("%d of %d users have three actions and give no training row", rows.left_out, dataset.num_users)
+    model.prepare(rows)
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimizer = new_optimizer(model, settings)
     checkpoint = directory / CHECKPOINT
     progress = load_checkpoint(checkpoint, model, optimizer, device) if checkpoint.exists() else Progress([], {})
     with SummaryWriter(str(directory / "runs"), purge_step=len(progress.history) + 1) as writer:
@@ -93,12 +101,18 @@ def train_encoder(
             entry = run_epoch(model, rows, optimizer, settings, len(progress.history) + 1, device)
             record(entry, writer)
             progress.history.append(entry)
+            if entry["epoch"] == settings.pretrain_epochs:
+                optimizer = new_optimizer(model, settings)  # another objective begins: its moments start at zero
             if progress.best_epoch == entry["epoch"]:
                 progress.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             save_checkpoint(checkpoint, model, optimizer, progress)
     model.load_state_dict(progress.best)
     checkpoint.unlink()
     return progress.history
+
+
+def new_optimizer(model: Encoder, settings: LoopSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
 def run_epoch(
@@ -109,10 +123,12 @@ def run_epoch(
     epoch: int,
     device: torch.device,
 ) -> dict:
-    """One pass over the training rows, then validation; returns the epoch's history entry."""
+    """One pass over the training rows, then (but for pretraining) validation; returns the epoch's history entry."""
     started = time.perf_counter()
     terms = train_epoch(model, rows, optimizer, settings, epoch, device)
     trained = time.perf_counter()
+    if epoch <= settings.pretrain_epochs:
+        return {"epoch": epoch, "loss": terms.pop("total"), **terms, "train_seconds": round(trained - started, 3)}
     evaluation = evaluate_recommender(model, rows.dataset, "valid", device=device)
     mrr = evaluation.metrics["sampled"]["MRR"]
     seconds = {"train_seconds": round(trained - started, 3), "valid_seconds": round(time.perf_counter() - trained, 3)}
@@ -133,9 +149,11 @@ def train_epoch(
     num_targets = 0
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
+    item_loss = choose_item_loss(settings.loss, settings.num_negatives)
     for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False)):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        terms = model.training_loss(batch, settings.targets, catalogue_cross_entropy)
+        pretraining = epoch <= settings.pretrain_epochs
+        terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
         optimizer.zero_grad()
         terms["total"].backward()
         optimizer.step()
@@ -168,6 +186,9 @@ def record(entry: dict, writer: SummaryWriter) -> None:
     for name, value in entry.items():
         if name != "epoch":
             writer.add_scalar(name, value, entry["epoch"])
+    if "valid_MRR" not in entry:
+        logger.info("epoch %d (pretraining): loss %.4f, %.1f s", *(entry[name] for name in ("epoch", "loss", "train_seconds")))
+        return
     logger.info(
         "epoch %d: loss %.4f, validation MRR %.4f, %.1f s + %.1f s",
         *(entry[name] for name in ("epoch", "loss", "valid_MRR", "train_seconds", "valid_seconds")),

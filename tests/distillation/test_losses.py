@@ -100,7 +100,7 @@ def test_attention_divergence_has_finite_gradients_at_masked_slots():
 
 
 def test_contrastive_loss_by_hand():
-    """Block 1: cosines (1, 0; 0, 1) at temperature 1 / log 3 give the own state the chance 3/4. Block 2: all cosines equal, 1/2."""
+    """Block 1: cosines (1, 0; 0, 1) at temperature 1 / log 3 give the own state the chance 3/4. Block 2: all equal, 1/2."""
     unit = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     same = torch.tensor([[2.0, 0.0], [5.0, 0.0]])
     value = losses.contrastive_loss([unit, same], [3 * unit, same], 1 / math.log(3))

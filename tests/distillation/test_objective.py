@@ -266,7 +266,7 @@ def test_the_joint_model_recommends_as_its_student(joint, make_batch):
     torch.testing.assert_close(model.encode(make_batch([3, 8])), model.student.encode(make_batch([3, 8])))
 
 
-# -- a teacher of another width ---------------------------------------------------------------------------------------------------
+# -- a teacher of another width -------------------------------------------------------------------------------------------------
 
 
 def test_states_are_compared_after_their_learned_map(make_recommender, make_batch):

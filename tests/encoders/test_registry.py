@@ -11,10 +11,13 @@ from slmrec.encoders.registry import ENCODERS, build_encoder, registered, with_d
 def test_defaults_are_complete_and_reachable(model):
     entry = registered(model)
     constructor = inspect.signature(entry.encoder).parameters.keys() - {"num_items"}
+    assert ("num_users" in constructor) == entry.knows_users
+    constructor -= {"num_users"}
     assert entry.architecture.keys() == constructor
     assert entry.architecture.keys() <= EncoderArguments().architecture().keys()
-    assert entry.training.keys() == TrainEncoderArguments(data="").settings().keys()
-    encoder = build_encoder(model, 7, entry.architecture)
+    flags = TrainEncoderArguments(data="").settings().keys()
+    assert flags - {"pretrain_epochs"} <= entry.training.keys() <= flags  # only S3-Rec is pretrained
+    encoder = build_encoder(model, 7, 5, entry.architecture)
     assert encoder.item_matrix().shape == (8, entry.architecture["hidden_size"])
     assert encoder.max_length == entry.architecture["max_length"]
 
@@ -38,7 +41,17 @@ def test_an_unknown_model_lists_the_known_ones():
 
 @pytest.mark.parametrize(
     "flag, value",
-    [("hidden_size", 0), ("num_layers", 0), ("num_heads", 0), ("max_length", 0), ("dropout", 1.0), ("dropout", -0.1)],
+    [
+        ("hidden_size", 0),
+        ("num_layers", 0),
+        ("num_heads", 0),
+        ("max_length", 0),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("mask_probability", 1.0),
+        ("num_interests", 0),
+        ("contrast_temperature", 0.0),
+    ],
 )
 def test_impossible_sizes_are_refused(flag, value):
     with pytest.raises(InputError, match=f"--{flag} "):
@@ -54,6 +67,9 @@ def test_impossible_sizes_are_refused(flag, value):
         ("num_epochs", 0),
         ("patience", 0),
         ("weight_decay", -1.0),
+        ("loss", "hinge"),
+        ("num_negatives", 0),
+        ("pretrain_epochs", -1),
         ("seed", -1),
     ],
 )

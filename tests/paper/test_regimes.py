@@ -22,7 +22,13 @@ def test_all_settings_stand_in_order_with_only_what_differs(tmp_path):
     write_run(tmp_path, "high", 0.01, "narrow", [0.3, 0.2])
     write_run(tmp_path, "low", 0.001, "wide", [0.1, 0.4])
     best, worst = regimes(tmp_path)
-    assert (best["name"], best["best_valid_MRR"], best["last_valid_MRR"], best["best_step"], best["steps"]) == ("low", 0.4, 0.4, 20, 20)
+    assert (best["name"], best["best_valid_MRR"], best["last_valid_MRR"], best["best_step"], best["steps"]) == (
+        "low",
+        0.4,
+        0.4,
+        20,
+        20,
+    )
     assert (worst["name"], worst["best_valid_MRR"], worst["last_valid_MRR"], worst["best_step"]) == ("high", 0.3, 0.2, 10)
     assert best["setting"] == {"backbone.hidden_size": 128, "learning_rate": 0.001}
     assert worst["setting"] == {"backbone.hidden_size": 64, "learning_rate": 0.01}

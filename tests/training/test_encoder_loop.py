@@ -1,3 +1,5 @@
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,69 @@ def test_each_epoch_has_its_own_order_of_all_rows():
 def test_users_without_a_history_to_train_on(tmp_path):
     with pytest.raises(InputError, match="no user has a training target"):
         train(tmp_path, dataset=cyclic_dataset(length=3))
+
+
+# -- losses and pretraining -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["bce", "bpr", "sampled"])
+def test_other_losses_learn_the_cycle_too(tmp_path, loss):
+    settings = LoopSettings(**vars(SETTINGS) | {"num_epochs": 150, "patience": 150, "loss": loss, "num_negatives": 5})
+    _, history = train(tmp_path, settings, make_model(dropout=0.0))
+    assert max(entry["valid_MRR"] for entry in history) == 1.0
+    assert history[-1]["loss"] < 0.2 * history[0]["loss"]
+
+
+class Pretrained(SASRec):
+    """Counts which objective was asked for."""
+
+    prepared = 0
+
+    def prepare(self, rows):
+        self.prepared += 1
+
+    def pretraining_loss(self, batch):
+        return {"total": self.item_embedding.weight.square().mean(), "shrinking": torch.tensor(1.0)}
+
+
+def pretrained():
+    torch.manual_seed(0)
+    return Pretrained(num_items=12, hidden_size=16, num_layers=1, num_heads=2, dropout=0.2, max_length=5)
+
+
+def test_pretraining_epochs_come_first_and_are_not_validated(tmp_path):
+    settings = LoopSettings(**vars(SETTINGS) | {"pretrain_epochs": 2, "num_epochs": 3})
+    model, history = train(tmp_path, settings, pretrained())
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
+    assert ["valid_MRR" in entry for entry in history] == [False, False, True, True, True]
+    assert all(entry["shrinking"] == 1.0 for entry in history[:2]) and history[1]["loss"] < history[0]["loss"]
+    assert model.prepared == 1
+
+
+def test_patience_counts_from_the_end_of_pretraining(tmp_path, monkeypatch):
+    settings = LoopSettings(**vars(SETTINGS) | {"pretrain_epochs": 3, "num_epochs": 9, "patience": 2})
+    falling = iter([0.5, 0.4, 0.3])
+    evaluation = namedtuple("Evaluation", "metrics")
+    monkeypatch.setattr(encoder_loop, "evaluate_recommender", lambda *_, **__: evaluation({"sampled": {"MRR": next(falling)}}))
+    _, history = train(tmp_path, settings, pretrained())
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_pretrained_run_resumes_exactly(tmp_path, monkeypatch, killed_after):
+    settings = LoopSettings(**vars(SETTINGS) | {"pretrain_epochs": 2, "num_epochs": 2})
+    whole, _ = train(tmp_path / "whole", settings, pretrained())
+    original, saved = encoder_loop.save_checkpoint, []
+
+    def killed(*arguments):
+        original(*arguments)
+        saved.append(1)
+        if len(saved) == killed_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(encoder_loop, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", settings, pretrained())
+    monkeypatch.setattr(encoder_loop, "save_checkpoint", original)
+    resumed, _ = train(tmp_path / "cut", settings, pretrained())
+    assert all(torch.equal(*pair) for pair in zip(whole.parameters(), resumed.parameters(), strict=True))
