@@ -27,16 +27,21 @@ source "$(dirname "$0")/setup_env.sh" requirements.txt
 source "$SLMREC/common_options.sh"
 usage() { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; }
 
-render() {  # render RUNS_DIR
+render() {  # render RUNS_DIR [TABLE]: everything below it; shows one table
+    mkdir -p "$1/tables"
     python -m slmrec.paper.summary --runs "$1"
     python -m slmrec.paper.report --tables_dir "$1/tables"
+    [ -z "${2:-}" ] || cat "$1/tables/$2.md"
 }
 
 EXPERIMENT="${1:-}"
 case "$EXPERIMENT" in
     main | depth-infer | depth-train | ablation | blocks | online | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
-    theory) python -m slmrec.paper.theory --output runs/tables/theory.json; render runs; exit ;;
-    hyper-parameters | --render) render "${2:-runs}"; exit ;;
+    theory) python -m slmrec.paper.theory --output runs/tables/theory.json; render runs theory; exit ;;
+    hyper-parameters) render runs hyperparameters; exit ;;
+    --render)
+        [ -d "${2:-runs}" ] || { echo "error: ${2:-runs}: no such directory; bash run_tables.sh main demo makes runs" >&2; exit 2; }
+        render "${2:-runs}"; exit ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac
@@ -92,4 +97,4 @@ for ((SEED = 0; SEED < SEEDS; SEED++)); do
     prepare_seed
     run_experiment "$EXPERIMENT"
 done
-render "$(dirname "$RUN_DIR")"
+render "$(dirname "$RUN_DIR")" "$(basename "$RUN_DIR")/$EXPERIMENT"

@@ -27,6 +27,11 @@ def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
         ("run_pipeline.sh", ["demo", "--reviews"], "error: --reviews needs a value"),
         ("run_pipeline.sh", ["mine"], "error: mine is no data set of the paper: give its reviews with --reviews FILE"),
         ("run_pipeline.sh", ["mine", "--reviews", "missing.json"], "error: missing.json: no such file"),
+        ("run_tables.sh", ["main"], "error: bash run_tables.sh main needs a DATASET"),
+        ("run_tables.sh", ["main", "mine"], "error: mine is no data set of the paper: give its reviews with --reviews FILE"),
+        ("run_tables.sh", ["main", "mine", "--seeds"], "error: --seeds needs a value"),
+        ("run_tables.sh", ["main", "mine", "--seeds", "none"], "error: --seeds none: must be a number from 1 on"),
+        ("run_tables.sh", ["mane", "demo"], "each has its own SASRec and backbone."),
     ],
 )
 def test_usage_errors(script, arguments, message, tmp_path):
@@ -36,10 +41,13 @@ def test_usage_errors(script, arguments, message, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_help_of_the_pipeline(tmp_path):
-    outcome = run("run_pipeline.sh", "--help", cwd=tmp_path)
+@pytest.mark.parametrize(
+    "script, line", [("run_pipeline.sh", "cloth|movie|music|sport"), ("run_tables.sh", "EXPERIMENT DATASET [--seeds N]")]
+)
+def test_help(script, line, tmp_path):
+    outcome = run(script, "--help", cwd=tmp_path)
     assert outcome.returncode == 0
-    assert "cloth|movie|music|sport" in outcome.stdout
+    assert line in outcome.stdout
 
 
 def pins_hold(requirements: Path) -> bool:

@@ -39,9 +39,14 @@ def read_source(args: DataArguments) -> Interactions:
     return source
 
 
-def make_stats(args: DataArguments, stage: Stage, source: Interactions, filtered: Filtered, sequences: NumberedSequences) -> dict:
+def make_stats(
+    args: DataArguments, stage: Stage, source: Interactions, raw: pl.DataFrame, filtered: Filtered, sequences: NumberedSequences
+) -> dict:
+    """`raw` holds the actions before any rule, users and items as categories."""
     return describe(sequences) | {
         "raw_rows": source.raw_rows,
+        "raw_users": raw["user"].n_unique(),
+        "raw_items": raw["item"].n_unique(),
         "malformed_lines": source.malformed,
         "dropped": filtered.dropped,
         "rules": filtered.rules,
@@ -63,7 +68,7 @@ def process(args: DataArguments, stage: Stage) -> dict:
     if args.meta:
         titles = read_titles(args.meta, sequences.item_ids, args.meta_item_column, args.meta_title_column, args.max_malformed)
     save_sequences(sequences, titles, stage.path)
-    stats = make_stats(args, stage, source, filtered, sequences) | {"items_with_title": int((titles != "").sum())}
+    stats = make_stats(args, stage, source, coded, filtered, sequences) | {"items_with_title": int((titles != "").sum())}
     write_json(stage.path / "stats.json", stats)
     stage.item_map = sequences.item_map()
     return stats

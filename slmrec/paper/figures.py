@@ -19,8 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from slmrec.paper.analysis_tables import by_layer
+from slmrec.paper.experiments import MODEL_EXPERIMENTS
+from slmrec.paper.model_tables import ranked
 from slmrec.paper.statistics import mean_and_deviation
-from slmrec.paper.tables import MODEL_EXPERIMENTS, SYNTHETIC, TITLES, by_layer, ranked
+from slmrec.paper.table import SYNTHETIC, TITLES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -34,6 +37,9 @@ TERMS = {
     "norm": "D_norm",
     "ms": "L_ms",
     "teacher_ce": "teacher's cross-entropy",
+    "logits": "divergence of logits",
+    "attention": "divergence of attention",
+    "contrastive": "InfoNCE",
 }
 STYLE = {
     "svg.fonttype": "none",  # text stays text

@@ -18,23 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from slmrec.artifacts import InputError, read_json
 from slmrec.paper.comparison import METRICS
+from slmrec.paper.experiments import MODEL_EXPERIMENTS
 from slmrec.paper.figures import Picture, pictures, save, training_pictures
 from slmrec.paper.hyperparameters import comparison_rows
-from slmrec.paper.tables import (
-    MODEL_EXPERIMENTS,
-    SYNTHETIC,
-    TITLES,
-    Table,
-    hyperparameter_table,
-    missing_rows,
-    rank_table,
-    rules_table,
-    stats_table,
-    tables,
-    title,
-    to_csv,
-    to_markdown,
-)
+from slmrec.paper.model_tables import rank_table
+from slmrec.paper.table import SYNTHETIC, TITLES, Table, missing_rows, title, to_csv, to_markdown
+from slmrec.paper.tables import hyperparameter_table, rules_table, stats_table, tables
 
 TEMPLATE = "report.html.jinja"
 FIRST_COMMAND = "bash run_tables.sh main demo"
@@ -77,13 +66,25 @@ BENCHMARK = {
     "parameters?": dict,
     "tables?": dict.fromkeys(("Table 5", "Table 7", "Table 8"), dict),
 }
-STATS = {"users": int, "items": int, "interactions": int, "raw_rows": int, "density": NUMBER, "mean_length": NUMBER}
+SETTING = {"name": str, "setting": dict, "best_valid_MRR": NUMBER, "last_valid_MRR": NUMBER, "best_step": int, "steps": int}
+SETTING |= {"train_seconds": NUMBER, "command": str, "digest": str} | GIT
+STATS = {
+    "raw_users?": int,
+    "raw_items?": int,
+    "users": int,
+    "items": int,
+    "interactions": int,
+    "raw_rows": int,
+    "density": NUMBER,
+    "mean_length": NUMBER,
+}
 STACK = {"layers": int, "tokens": int, "width": int, "proposition_1_error": NUMBER, "proposition_2_error": NUMBER}
 DATASET = {"dataset": str, "synthetic": bool}
 SHAPES = dict.fromkeys(MODEL_EXPERIMENTS, DATASET | {"models": [MODEL], "comparisons?": [COMPARISON]}) | {
     "depth-infer": DATASET | {"runs": [OF_MODEL | {"layers": [LAYER]}], "missing": MISSING},
     "layers": DATASET | {"runs": [OF_MODEL | {"block_influence": [NUMBER], "cka": [[MAYBE_NUMBER]]}], "missing": MISSING},
     "cold": DATASET | {"models": [COLD_MODEL], "missing": MISSING},
+    "regimes": DATASET | {"settings": [SETTING]},
     "stats": DATASET | {"stats": STATS | {"dropped": dict, "rules": dict}},
     "efficiency": {"dataset": str, "synthetic?": bool, "benchmark": BENCHMARK},
     "theory": {"seed": int, "stacks": [STACK | {"proposition_1_error_printed_step": NUMBER}], "command": str, "libraries": dict}
@@ -126,10 +127,9 @@ def read_summary(path: Path, tables_dir: Path) -> dict:
 
 def read_summaries(tables_dir: Path) -> list[dict]:
     """All summaries below a directory in the report's order: by experiment, within one real data before synthetic."""
-    paths = sorted(tables_dir.rglob("*.json"))
-    if not paths:
+    if not tables_dir.is_dir():
         raise InputError(f"{tables_dir}: no summary of an experiment there ({FIRST_COMMAND} makes the first)")
-    summaries = [read_summary(path, tables_dir) for path in paths]
+    summaries = [read_summary(path, tables_dir) for path in sorted(tables_dir.rglob("*.json"))]
     invented = {summary["dataset"] for summary in summaries if summary.get("synthetic")}
     for summary in summaries:  # a benchmark does not know what its histories are
         summary["synthetic"] = summary.get("dataset") in invented

@@ -156,7 +156,7 @@ def cold_summary(runs: Runs) -> dict | None:
     models, missing = [], []
     for model in models_of("main", runs.directory):
         there = [directory / model.name for directory in runs.seeds.values() if is_evaluated(directory / model.name)]
-        missing += [run | {"name": model.name} for run in runs.missing("cold", model.name)]
+        missing += [run | {"model": model.label} for run in runs.missing("cold", model.name)]
         if there:
             groups = mean_over_seeds([cold_groups(directory) for directory in there])
             models.append({"name": model.name, "label": model.label, "groups": groups})

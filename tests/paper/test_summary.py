@@ -85,7 +85,7 @@ def test_what_is_missing_comes_with_its_command(runs):
     shallow = found["depth-train"]["models"][0]
     assert shallow["name"] == "e4srec_1" and not shallow["runs"]
     assert shallow["missing"][0] == {"seed": 0, "command": "bash run_tables.sh depth-train mine"}
-    assert [entry["name"] for entry in found["cold"]["missing"]] == ["slmrec_4_8"]
+    assert [entry["model"] for entry in found["cold"]["missing"]] == ["SLMRec_4<-8"]
 
 
 def test_comparisons_are_over_the_seeds_that_both_have(runs):

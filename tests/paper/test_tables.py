@@ -7,7 +7,8 @@ import io
 
 import pytest
 
-from slmrec.paper import published, tables
+from slmrec.paper import efficiency_tables, model_tables, published, tables
+from slmrec.paper import table as table_cells
 from slmrec.paper.hyperparameters import Line
 
 COMMAND = "bash run_tables.sh main scientific --seeds 2"
@@ -65,6 +66,7 @@ def model_summary(experiment="main", dataset="scientific", synthetic=False):
 
 def stats_summary(dataset="scientific", synthetic=False):
     stats = {"users": 100, "items": 50, "interactions": 800, "density": 0.16, "mean_length": 8.0, "raw_rows": 2000}
+    stats |= {"raw_users": 300, "raw_items": 70}
     stats |= {"dropped": {"rating": 1000, "k_core": 200}, "rules": {"rating": "rating > 3", "k_core": "at least 5"}}
     return {"experiment": "stats", "dataset": dataset, "synthetic": synthetic, "stats": stats}
 
@@ -174,7 +176,7 @@ def test_nothing_measured_leaves_the_missing_rows():
         model |= {"runs": [], "missing": [{"seed": seed, "command": COMMAND} for seed in (0, 1)]}
     (table,) = tables.tables(summary | {"comparisons": []})
     assert table.rows == [[f"{label}, seed 0, 1", f"missing: {COMMAND}"] for label in ("SASRec", "SLMRec_4<-8")]
-    assert tables.rank_table([summary]) is None
+    assert model_tables.rank_table([summary]) is None
 
 
 def test_comparison_by_hand():
@@ -186,7 +188,7 @@ def test_comparison_by_hand():
 def test_mean_rank_over_data_sets():
     second = model_summary(dataset="cloth")
     second["models"][1]["runs"] = []
-    table = tables.rank_table([model_summary(), second, model_summary(dataset="demo", synthetic=True)])
+    table = model_tables.rank_table([model_summary(), second, model_summary(dataset="demo", synthetic=True)])
     # SASRec: 1, 2, 2, 2 in scientific and 1 four times in cloth; the student: 2, 1, 1, 1 in scientific
     assert column(table, "Rank") == {"SLMRec_4<-8": "1.25", "SASRec": "1.38"}
     assert column(table, "paper Rank (cloth and movie)") == {"SLMRec_4<-8": "1.50", "SASRec": "11.63"}
@@ -228,9 +230,9 @@ def test_ablation_rows_are_found_by_their_terms():
 
 
 def test_the_papers_e4srec_has_32_layers():
-    assert tables.published_name("E4SRec_32") == "E4SRec"
-    assert tables.published_name("E4SRec_8") == "E4SRec_8"
-    assert tables.published_method("SLMRec_4<-8 exact, Cloth") == "SLMRec_4<-8, Cloth"
+    assert model_tables.published_name("E4SRec_32") == "E4SRec"
+    assert model_tables.published_name("E4SRec_8") == "E4SRec_8"
+    assert efficiency_tables.published_method("SLMRec_4<-8 exact, Cloth") == "SLMRec_4<-8, Cloth"
 
 
 def test_nothing_of_the_paper_is_on_our_side(monkeypatch):
@@ -261,11 +263,20 @@ def test_nothing_of_the_paper_is_on_our_side(monkeypatch):
 
 def test_data_sets_beside_table_1():
     table, rules = tables.tables(stats_summary())
-    assert table.rows == [["scientific", "2,000", "100", "50", "800", "16.000%", "8.00"]]
+    assert table.rows == [["scientific", "300", "70", "2,000", "100", "50", "800", "16.000%", "8.00"]]
     assert rules.rows == [["rating", "rating > 3", "1,000"], ["k_core", "at least 5", "200"]]
     both = tables.stats_table([stats_summary(), stats_summary("music"), stats_summary("demo", True)])
-    assert [row[7:] for row in both.rows] == [["–"] * 4, ["112,395", "73,713", "1,443,755", "0.0174%"], ["–"] * 4]
+    assert [row[9:] for row in both.rows] == [["–"] * 4, ["112,395", "73,713", "1,443,755", "0.0174%"], ["–"] * 4]
     assert both.rows[2][0] == "demo (SYNTHETIC data)"
+
+
+def test_settings_that_were_tried():
+    entry = {"setting": {"learning_rate": 0.001, "item_dropout": None}, "best_valid_MRR": 0.12345, "last_valid_MRR": 0.1}
+    entry |= {"best_step": 132, "steps": 660, "train_seconds": 228.6}
+    summary = {"experiment": "regimes", "dataset": "scientific", "synthetic": False, "seeds": [0], "settings": [entry]}
+    (table,) = tables.tables(summary)
+    assert table.header[:2] == ["learning_rate", "item_dropout"]
+    assert table.rows == [["0.001", "–", "12.35", "10.00", "132 of 660", "229"]]
 
 
 def test_layers_of_one_model():
@@ -322,21 +333,22 @@ def test_rows_fit_their_header(summary):
 @pytest.mark.parametrize("summary", ALL_KINDS, ids=lambda summary: summary["experiment"])
 def test_csv_parses_back(summary):
     for table in tables.tables(summary):
-        name, header, *rows = csv.reader(io.StringIO(tables.to_csv(table)))
+        name, header, *rows = csv.reader(io.StringIO(table_cells.to_csv(table)))
         assert name == [table.title] and header == table.header
         assert {len(row) for row in rows} == {len(header)}
         assert [row[0] for row in rows] == [row[0] for row in table.rows]
 
 
 def test_csv_numbers_have_no_separators():
-    table = tables.Table("t", ["a", "b", "c"], [["x", "1,234,567", "1,220.9"], ["y, z", "missing: a,b"]])
-    assert tables.to_csv(table) == 't\na,b,c\nx,1234567,1220.9\n"y, z","missing: a,b",\n'
+    table = table_cells.Table("t", ["a", "b", "c"], [["x", "1,234,567", "1,220.9"], ["y, z", "missing: a,b"]])
+    assert table_cells.to_csv(table) == 't\na,b,c\nx,1234567,1220.9\n"y, z","missing: a,b",\n'
 
 
 def test_markdown_by_hand():
-    table = tables.Table("t", ["a", "b", "c"], [["x|y", "1", "2"], ["z", "missing: q"]], "note")
+    table = table_cells.Table("t", ["a", "b", "c"], [["x|y", "1", "2"], ["z", "missing: q"]], "note")
     assert (
-        tables.to_markdown(table) == "**t**\n\n| a | b | c |\n|---|---|---|\n| x\\|y | 1 | 2 |\n| z | missing: q |  |\n\nnote\n"
+        table_cells.to_markdown(table)
+        == "**t**\n\n| a | b | c |\n|---|---|---|\n| x\\|y | 1 | 2 |\n| z | missing: q |  |\n\nnote\n"
     )
 
 
