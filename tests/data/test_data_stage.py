@@ -40,6 +40,7 @@ def test_order_ties_repeats_and_low_ratings(data_cli, write_reviews, tmp_path):
     assert dataset.timestamps.tolist() == [day * 86400 for day in (1, 2, 2, 7, 8, 9)]
     assert (dataset.items.dtype, dataset.offsets.dtype, dataset.timestamps.dtype) == ("int32", "int64", "int64")
     assert dataset.stats["dropped"] == {"rating": 1, "order": 0, "duplicates": 1, "k_core": 0}
+    assert [dataset.stats[f"raw_{name}"] for name in ("users", "items", "rows")] == [2, 4, 8]
     assert dataset.stats["last_two_tie_share"] == 0.5
     assert dataset.stats["density"] == 1.0 and dataset.stats["mean_length"] == dataset.stats["median_length"] == 3
     kept = process(data_cli, tmp_path / "keep", *arguments, "--duplicates", "keep")
