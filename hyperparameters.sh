@@ -44,7 +44,7 @@ case "$DATASET" in
 esac
 case "$DATASET" in
     demo)                               # our choice: the whole demo in less than five minutes on two CPU cores
-        LEARNING_RATE=0.001 SAVE_STEPS=20 NUM_TRAIN_EPOCHS=10
+        LEARNING_RATE=0.001 ITEM_DROPOUT=0.0 SAVE_STEPS=20 NUM_TRAIN_EPOCHS=10
         ENCODER_FLAGS="${ENCODER_FLAGS:---num_epochs 40}" ;;
     beauty)                             # our choice: validation MRR stops rising before 12 epochs
         NUM_TRAIN_EPOCHS=12 SAVE_STEPS=88 ;;

@@ -35,15 +35,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What determines a training run beside the model and the data; see TrainEncoderArguments for the fields."""
+    """What determines a training run beside the model and the data; see TrainEncoderArguments for the fields.
 
-    targets: str
-    learning_rate: float
-    batch_size: int
-    num_epochs: int
-    patience: int
-    weight_decay: float
-    seed: int
+    The defaults are for models that only count, which have no such settings.
+    """
+
+    targets: str = "all"
+    learning_rate: float = 0.0
+    batch_size: int = 1
+    num_epochs: int = 1
+    patience: int = 1
+    weight_decay: float = 0.0
+    seed: int = 0
     loss: str = "ce"
     num_negatives: int = 1
     pretrain_epochs: int = 0
@@ -82,6 +85,7 @@ def train_encoder(
 
     Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end.
     On the CPU a resumed run gives exactly the weights of an uninterrupted one. TensorBoard logs go to `runs/` there.
+    A model without parameters is prepared and validated, which is its one epoch, and nothing is written.
 
     Returns:
         The history, see Progress.
@@ -91,8 +95,11 @@ def train_encoder(
         raise InputError("no user has a training target with a history before it (four actions are needed)")
     if rows.left_out:
         logger.info("%d of %d users have three actions and give no training row", rows.left_out, dataset.num_users)
+    started = time.perf_counter()
     model.prepare(rows)
     model.to(device)
+    if not list(model.parameters()):
+        return [validated({"epoch": 1}, model, rows, started, device)]
     optimizer = new_optimizer(model, settings)
     checkpoint = directory / CHECKPOINT
     progress = load_checkpoint(checkpoint, model, optimizer, device) if checkpoint.exists() else Progress([], {})
@@ -126,13 +133,18 @@ def run_epoch(
     """One pass over the training rows, then (but for pretraining) validation; returns the epoch's history entry."""
     started = time.perf_counter()
     terms = train_epoch(model, rows, optimizer, settings, epoch, device)
-    trained = time.perf_counter()
+    entry = {"epoch": epoch, "loss": terms.pop("total"), **terms}
     if epoch <= settings.pretrain_epochs:
-        return {"epoch": epoch, "loss": terms.pop("total"), **terms, "train_seconds": round(trained - started, 3)}
-    evaluation = evaluate_recommender(model, rows.dataset, "valid", device=device)
-    mrr = evaluation.metrics["sampled"]["MRR"]
+        return entry | {"train_seconds": round(time.perf_counter() - started, 3)}
+    return validated(entry, model, rows, started, device)
+
+
+def validated(entry: dict, model: Encoder, rows: SplitRows, started: float, device: torch.device) -> dict:
+    """An epoch's history entry completed by its validation MRR and the seconds of both parts; `started` is of the training."""
+    trained = time.perf_counter()
+    mrr = evaluate_recommender(model, rows.dataset, "valid", device=device).metrics["sampled"]["MRR"]
     seconds = {"train_seconds": round(trained - started, 3), "valid_seconds": round(time.perf_counter() - trained, 3)}
-    return {"epoch": epoch, "loss": terms.pop("total"), **terms, "valid_MRR": mrr, **seconds}
+    return entry | {"valid_MRR": mrr, **seconds}
 
 
 def train_epoch(
