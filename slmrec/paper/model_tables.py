@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import numpy as np
+
 from slmrec.paper import published
 from slmrec.paper.comparison import METRICS, RANKINGS
 from slmrec.paper.mean_rank import mean_ranks
@@ -114,12 +116,16 @@ def comparison_table(summary: dict) -> Table:
             f"{labels.get(entry['model'], entry['model'])} against {labels.get(entry['against'], entry['against'])}",
             f"{entry['metric']}, {entry['ranking']}",
             f"{100 * entry['mean_difference']:+.2f}",
-            *(number(entry[name]) for name in ("better", "equal", "worse", "seeds")),
             probability(entry["p_value"]),
+            *(number(entry[name]) for name in ("better", "equal", "worse")),
+            {1: "first", -1: "second", 0: "neither"}[int(np.sign(entry["signed_rank_sum"]))],
+            probability(entry["signed_rank_p_value"]),
+            number(entry["seeds"]),
         ]
         for entry in summary["comparisons"]
     ]
-    header = ["Comparison", "Metric", "Mean difference (points)", "Users better", "equal", "worse", "Seeds", "p"]
+    header = ["Comparison", "Metric", "Mean difference (points)", "p", "Users better", "equal", "worse"]
+    header += ["Signed ranks favour", "p of signed ranks", "Seeds"]
     tests = sorted({entry["test"] for entry in summary["comparisons"]})
     note = (
         f"{'; '.join(tests)}. A p value is for one comparison, not adjusted for their number, and does not speak of other seeds."

@@ -49,6 +49,8 @@ COMPARISON = {
     "test": str,
     "mean_difference": NUMBER,
     "p_value": NUMBER,
+    "signed_rank_p_value": NUMBER,
+    "signed_rank_sum": NUMBER,
 }
 COMPARISON |= dict.fromkeys(("users", "seeds", "better", "equal", "worse"), int)
 COLD_VALUES = dict.fromkeys(("MRR", "HR@10", "NDCG@10"), MAYBE_NUMBER)

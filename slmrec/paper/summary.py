@@ -68,7 +68,8 @@ def is_evaluated(model: Path) -> bool:
 def provenance(stage: Path) -> dict:
     """What made a stage: command, digests, code and machine."""
     manifest = read_manifest(stage)
-    kept = {name: manifest[name] for name in ("stage", "command", "digest", "device", "seed", "config", "libraries")}
+    kept = {name: manifest[name] for name in ("stage", "digest", "device", "seed", "config", "libraries")}
+    kept["command"] = manifest.get("command", "not recorded")  # the first manifests had none
     return kept | {"commit": manifest["git"]["commit"], "dirty": manifest["git"]["dirty"]}
 
 

@@ -55,6 +55,7 @@ def model_summary(experiment="main", dataset="scientific", synthetic=False):
     ]
     comparison = {"model": "slmrec_4_8", "against": "sasrec", "ranking": "sampled", "metric": "MRR", "users": 10, "seeds": 1}
     comparison |= {"better": 1200, "equal": 3, "worse": 4, "mean_difference": 0.0123, "p_value": 0.0004, "test": "a test"}
+    comparison |= {"signed_rank_p_value": 0.25, "signed_rank_sum": -7.0}
     return {
         "experiment": experiment,
         "dataset": dataset,
@@ -181,7 +182,9 @@ def test_nothing_measured_leaves_the_missing_rows():
 
 def test_comparison_by_hand():
     table = tables.tables(model_summary())[2]
-    assert table.rows == [["SLMRec_4<-8 against SASRec", "MRR, sampled", "+1.23", "1,200", "3", "4", "1", "< 0.001"]]
+    assert table.rows == [
+        ["SLMRec_4<-8 against SASRec", "MRR, sampled", "+1.23", "< 0.001", "1,200", "3", "4", "second", "0.250", "1"]
+    ]
     assert "a test" in table.note and "not adjusted" in table.note
 
 
