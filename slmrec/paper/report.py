@@ -162,10 +162,9 @@ def section(name: str, parts: list[Part]) -> Section:
     return Section(name, re.sub("[^a-z0-9]+", "-", name.lower()).strip("-"), parts)
 
 
-def write_tables(found: list[Table], stem: Path, drawn: list[Picture] | tuple = ()) -> None:
-    """`stem`.md, with links to the figures, and `stem`.csv."""
-    links = [f"![{picture.caption}](../figures/{stem.parent.name}_{picture.name}.png)\n" for picture in drawn]
-    Path(f"{stem}.md").write_text("\n".join([*map(to_markdown, found), *links]), encoding="utf-8")
+def write_tables(found: list[Table], stem: Path) -> None:
+    """`stem`.md and `stem`.csv."""
+    Path(f"{stem}.md").write_text("\n".join(map(to_markdown, found)), encoding="utf-8")
     Path(f"{stem}.csv").write_text("\n".join(map(to_csv, found)), encoding="utf-8")
 
 
@@ -188,10 +187,9 @@ def data_uri(svg: str) -> str:
 
 def write_part(summary: dict, main: dict | None, tables_dir: Path) -> Part:
     """Write the files of one summary; returns what the page shows of it."""
-    found, drawn = tables(summary), pictures(summary, main)
-    directory = tables_dir / summary.get("dataset", "")
-    write_tables(found, directory / summary["experiment"], drawn)
-    figures = draw(drawn, summary, tables_dir)
+    found = tables(summary)
+    write_tables(found, tables_dir / summary.get("dataset", "") / summary["experiment"])
+    figures = draw(pictures(summary, main), summary, tables_dir)
     return Part(summary.get("dataset", "random attention stacks"), summary["synthetic"], found, figures)
 
 
