@@ -54,9 +54,9 @@ process_reviews() {  # the reviews (the user's, generated, or downloaded), filte
         --output_dir "$RUN_DIR/data" "${DATA_FLAGS[@]}" "${OVERWRITE[@]}"
 }
 
-train_encoder() {  # train_encoder MODEL OUTPUT_DIR [FLAGS]
-    local flags
-    read -r -a flags <<< "${ENCODER_FLAGS:-}"
+train_encoder() {  # train_encoder MODEL OUTPUT_DIR [FLAGS]; ENCODER_FLAGS are for SASRec, whose embeddings the LLM reads
+    local flags=()
+    [ "$1" != sasrec ] || read -r -a flags <<< "${ENCODER_FLAGS:-}"
     python "$SLMREC/train_sr_trad.py" --model "$1" --data "$RUN_DIR/data" --output_dir "$2" "${flags[@]}" "${@:3}" "${OVERWRITE[@]}"
 }
 

@@ -12,7 +12,7 @@
 #   --overwrite_output_dir          replace stages that hold another configuration's run
 #   --run_dir DIR                   where everything goes; default runs/NAME
 #   any other flag and its value    goes to finetune.py and distill.py, e.g. --targets last --max_steps 500
-#   ENCODER_FLAGS="..." BACKBONE_FLAGS="..."   go to train_sr_trad.py and to python -m slmrec.llm.make_backbone
+#   ENCODER_FLAGS="..." BACKBONE_FLAGS="..."   go to train_sr_trad.py (SASRec) and to python -m slmrec.llm.make_backbone
 #
 # Started again, it goes on where it was stopped; what is finished says "up to date".
 set -euo pipefail

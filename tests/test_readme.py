@@ -41,7 +41,8 @@ def known_flags(words: list[str]) -> set[str]:
     stages = {"run_finetune.sh": ["finetune"], "run_distill.sh": ["distill"], "run_pipeline.sh": ["finetune", "distill"]}
     if script == "run_tests.sh":
         return set()
-    own = PIPELINE_FLAGS if script == "run_pipeline.sh" else set()
+    stages["run_tables.sh"] = stages["run_pipeline.sh"]
+    own = {"run_pipeline.sh": PIPELINE_FLAGS, "run_tables.sh": PIPELINE_FLAGS | {"--seeds", "--render"}}.get(script, set())
     return own.union(*(re.findall(r"--\w+", help_text(stage)) for stage in stages[script]))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slmrec.artifacts import InputError, input_directory, read_json, read_manifest
+from slmrec.paper.experiments import ENCODER_LABELS
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 RANKINGS = {"sampled": "1 + {candidates} candidates", "full": "all {items} items"}
@@ -32,10 +33,12 @@ def display_name(directory: Path) -> str:
     config = manifest["config"]
     if manifest["stage"] == "finetune":
         return f"E4SRec_{config['num_layers']}"
+    if manifest["stage"] == "distill" and config.get("online"):
+        return f"SLMRec_{config['num_layers']}<-{config['teacher_layers']} online"
     if manifest["stage"] == "distill":
         teacher = read_json(input_directory(directory, "teacher") / "recommender.json")
         return f"SLMRec_{config['num_layers']}<-{teacher['num_layers']}"
-    return {"sasrec": "SASRec"}.get(config["model"], config["model"])
+    return ENCODER_LABELS[config["model"]]
 
 
 def read_row(directory: Path) -> Row:

@@ -21,6 +21,8 @@ ENCODER_LABELS = {
     "s3rec": "S3-Rec",
     "duorec": "DuoRec",
     "maerec": "MAERec",
+    "popularity": "Popularity",
+    "markov": "Markov (item to item)",
 }
 PAPER_DEPTHS = (1, 2, 4, 8, 16, 24, 32)  # Section 2
 STUDENT = "slmrec_4_8"
