@@ -59,6 +59,11 @@ run_experiment() {
             slmrec slmrec_contrastive "e4srec_$NUM_LAYERS_TEACHER" "${NO_FEATURES[@]}" --lambda_contrastive "$LAMBDA_CONTRASTIVE"
             slmrec slmrec_cos_norm "e4srec_$NUM_LAYERS_TEACHER" --lambda_ms 0
             student ;;
+        student-size)
+            for LAYERS in 1 2 4 8; do e4srec "$LAYERS"; done
+            slmrec slmrec_1_8 "e4srec_$NUM_LAYERS_TEACHER" --num_layers 1 --num_blocks 1 --lambda_ms 0
+            slmrec slmrec_2_8 "e4srec_$NUM_LAYERS_TEACHER" --num_layers 2 --num_blocks 2
+            student ;;
         teacher-size)
             for LAYERS in 4 8 16 32; do
                 [ "$LAYERS" -le "$(base_layers)" ] || continue

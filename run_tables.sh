@@ -10,6 +10,7 @@
 #   ablation         Tables 4, 9    cos; cos + norm; cos + ms; all three
 #   blocks           Fig. 4         B = 1, 2, 4, and with 8 layers 8
 #   online           RQ4            teacher and student trained together
+#   student-size     -              students of 1, 2 and 4 layers, each beside the same depth without a teacher
 #   teacher-size     -              one student, teachers of other depths and widths
 #   kd-kinds         -              logits, attention and contrastive distillation instead of feature alignment
 #   cold             -              the models of main by history length and target popularity
@@ -36,7 +37,7 @@ render() {  # render RUNS_DIR [TABLE]: everything below it; shows one table
 
 EXPERIMENT="${1:-}"
 case "$EXPERIMENT" in
-    main | depth-infer | depth-train | ablation | blocks | online | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
+    main | depth-infer | depth-train | ablation | blocks | online | student-size | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
     theory) python -m slmrec.paper.theory --output runs/tables/theory.json; render runs theory; exit ;;
     hyper-parameters) render runs hyperparameters; exit ;;
     --render)

@@ -63,6 +63,11 @@ KD_KINDS = (
     Model("slmrec_cos_norm", "features (cos + norm)"),
     Model(STUDENT, "features and supervision (SLMRec)"),
 )
+STUDENT_SIZES = (
+    Model("slmrec_1_8", "SLMRec_1<-8 (B = 1, without ms)"),
+    Model("slmrec_2_8", "SLMRec_2<-8 (B = 2)"),
+    FULL,
+)
 PAIRS = {
     "main": [(STUDENT, "e4srec_4"), (STUDENT, "e4srec_8"), ("e4srec_8", "e4srec_4"), (STUDENT, "sasrec"), ("e4srec_8", "sasrec")],
     "depth-train": [("e4srec_8", "e4srec_1"), ("e4srec_8", "e4srec_2"), ("e4srec_8", "e4srec_4")],
@@ -75,6 +80,11 @@ PAIRS = {
         ("slmrec_online_logits", "slmrec_online"),
     ],
     "kd-kinds": [(model.name, "e4srec_4") for model in KD_KINDS] + [(STUDENT, model.name) for model in KD_KINDS[:3]],
+    "student-size": [
+        *((f"slmrec_{depth}_8", f"e4srec_{depth}") for depth in (1, 2, 4)),
+        *(("e4srec_8", f"e4srec_{depth}") for depth in (1, 2, 4)),
+        ("slmrec_1_8", "e4srec_8"),
+    ],
     "teacher-size": [("slmrec_4_4", STUDENT)],
 }
 MODEL_EXPERIMENTS = tuple(PAIRS)
@@ -94,6 +104,8 @@ def models_of(experiment: str, run_dir: Path) -> list[Model]:
         return [e4srec(depth) for depth in PAPER_DEPTHS if depth <= deepest]
     if experiment == "teacher-size":
         return _teacher_sizes(run_dir)
+    if experiment == "student-size":
+        return [e4srec(8), *(model for depth, student in zip((1, 2, 4), STUDENT_SIZES) for model in (e4srec(depth), student))]
     return {"ablation": [*ABLATION], "blocks": [*BLOCKS], "online": [*base, *ONLINE], "kd-kinds": [*base, *KD_KINDS]}[experiment]
 
 

@@ -25,6 +25,7 @@ TITLES = {
     "blocks": "Number of blocks B (Figure 4)",
     "online": "Teacher and student trained together (RQ4)",
     "kd-kinds": "Kinds of distillation",
+    "student-size": "Depth of the student",
     "teacher-size": "Depth and width of the teacher",
     "regimes": "Training settings that were tried",
     "layers": "What each layer changes",

@@ -24,7 +24,7 @@ def names(experiment, run_dir):
     return [model.name for model in models_of(experiment, run_dir)]
 
 
-@pytest.mark.parametrize("experiment", ["ablation", "blocks", "online", "kd-kinds"])
+@pytest.mark.parametrize("experiment", ["ablation", "blocks", "online", "kd-kinds", "student-size"])
 def test_the_script_runs_the_students_that_the_tables_show(experiment, tmp_path):
     """`student` stands for slmrec_4_8; the jointly trained teacher is part of its student's run."""
     write_backbone(tmp_path, 8)
