@@ -7,7 +7,7 @@ from slmrec.config import EncoderArguments, TrainEncoderArguments
 from slmrec.encoders.registry import ENCODERS, build_encoder, registered, with_defaults
 
 
-@pytest.mark.parametrize("model", ENCODERS)
+@pytest.mark.parametrize("model", [name for name, entry in ENCODERS.items() if entry.training])  # the others only count
 def test_defaults_are_complete_and_reachable(model):
     entry = registered(model)
     constructor = inspect.signature(entry.encoder).parameters.keys() - {"num_items"}
@@ -32,6 +32,11 @@ def test_given_flags_replace_defaults():
 def test_a_flag_that_the_model_lacks_is_refused():
     with pytest.raises(InputError, match="--num_heads: sasrec has no such setting"):
         with_defaults("sasrec", {"dropout": 0.5}, {"num_heads": 2})
+
+
+def test_a_model_without_settings_says_so():
+    with pytest.raises(InputError, match=r"--learning_rate: popularity has no such setting \(it has none\)"):
+        with_defaults("popularity", registered("popularity").training, {"learning_rate": 0.1})
 
 
 def test_an_unknown_model_lists_the_known_ones():

@@ -9,6 +9,7 @@ import torch
 import train_sr_trad
 from slmrec.artifacts import InputError, Stage, read_manifest, write_json
 from slmrec.encoders.checkpoint import load_encoder
+from slmrec.encoders.registry import ENCODERS
 from slmrec.runtime import run_main
 from slmrec.training import encoder_loop
 
@@ -101,7 +102,7 @@ def test_weights_of_another_model_are_refused(data):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--model", "sasrek"], "--model sasrek: choose one of sasrec"),
+        (["--model", "sasrek"], f"--model sasrek: choose one of {', '.join(ENCODERS)}"),
         (["--data", "nowhere"], "nowhere: no such directory"),
         (["--num_heads", "3"], "--hidden_size 16 cannot be divided among --num_heads 3"),
         (["--learning_rate", "0"], "--learning_rate 0.0: must be above 0"),

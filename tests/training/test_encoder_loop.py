@@ -212,3 +212,30 @@ def test_a_pretrained_run_resumes_exactly(tmp_path, monkeypatch, killed_after):
     monkeypatch.setattr(encoder_loop, "save_checkpoint", original)
     resumed, _ = train(tmp_path / "cut", settings, pretrained())
     assert all(torch.equal(*pair) for pair in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+# -- nothing to train -----------------------------------------------------------------------------------------------------------
+
+
+class NothingToTrain(Encoder):
+    """Scores every item by its id."""
+
+    max_length = 1
+
+    def prepare(self, rows):
+        self.num_items = rows.dataset.num_items
+
+    def encode(self, batch):
+        return torch.ones(len(batch["lengths"]), 1)
+
+    def item_matrix(self):
+        return torch.arange(self.num_items + 1.0).unsqueeze(1)
+
+
+def test_a_model_without_parameters_is_prepared_and_validated_once(tmp_path):
+    model, history = train(tmp_path, LoopSettings(), NothingToTrain())
+    (entry,) = history
+    assert entry.keys() == {"epoch", "valid_MRR", "train_seconds", "valid_seconds"} and entry["epoch"] == 1
+    expected = evaluate_recommender(model, cyclic_dataset(), "valid", progress=False).metrics["sampled"]["MRR"]
+    assert entry["valid_MRR"] == expected
+    assert not list(tmp_path.iterdir())

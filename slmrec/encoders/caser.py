@@ -1,0 +1,117 @@
+"""Caser: Tang and Wang, "Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding", WSDM 2018.
+
+As in the paper (Section 3), the embeddings of the last L items are an image E [L, d] that filters are slid over:
+  - a horizontal filter of height h, for each h = 1..L, takes in h consecutive items with all their features: the value at i is
+    ReLU(sum(E[i : i + h] * F) + b), and the largest over i is kept; all filters together give o [n_h L];
+  - a vertical filter is a weighted sum of the L items, E^T f, [d]; all of them together give o~ [n_v d];
+  - z = ReLU(W [o; o~] + b), [d], with dropout on its input, describes the short term, the user's embedding P_u [d] the long term;
+  - a fully connected layer scores the items from [z; P_u].
+Different from the paper:
+  - the last layer's matrix W' [N, 2d] is the product of the item embedding [N, d] and a linear layer [d, 2d], so that one table
+    is input, output and what is handed on as the item embedding; there is no bias per item;
+  - a target is the next item alone (T = 1; the paper also learns up to three items after the window, its skip behaviours);
+  - a history shorter than L is filled up with zero vectors in front, and its targets are learnt too;
+  - a user without a training row (three actions) gets the mean of the trained users' embeddings, the paper has no such users;
+  - the loss is the training loop's (cross-entropy over all items by default); the paper's is --loss bce --num_negatives 3;
+  - no L2 penalty by default.
+
+Shapes: B rows with T history items in all, of which P positions are predicted from; L = max_length, d = hidden_size,
+n_h horizontal filters of each height, n_v vertical ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.transformer import _initialise
+
+if TYPE_CHECKING:
+    from slmrec.data.batches import SplitRows
+
+
+class Caser(Encoder):
+    """See the head of this file. A batch needs its `users` as well as its history.
+
+    Args:
+        num_items: N.
+        num_users: U; users are 0..U - 1.
+        hidden_size: d.
+        num_horizontal_filters: n_h, of each height 1..L.
+        num_vertical_filters: n_v.
+        dropout: on the filters' outputs.
+        max_length: L, how many of the latest items are read.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        num_users: int,
+        hidden_size: int,
+        num_horizontal_filters: int,
+        num_vertical_filters: int,
+        dropout: float,
+        max_length: int,
+    ):
+        super().__init__()
+        self.max_length = max_length
+        self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
+        self.user_embedding = nn.Embedding(num_users, hidden_size)
+        self.register_buffer("trained_users", torch.ones(num_users, dtype=torch.bool))
+        self.horizontal = nn.ModuleList(
+            nn.Conv1d(hidden_size, num_horizontal_filters, height) for height in range(1, max_length + 1)
+        )
+        self.vertical = nn.Linear(max_length, num_vertical_filters, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        num_features = num_horizontal_filters * max_length + num_vertical_filters * hidden_size
+        self.short_term = nn.Sequential(nn.Linear(num_features, hidden_size), nn.ReLU())
+        self.output_layer = nn.Linear(2 * hidden_size, hidden_size)
+        self.item_embedding.apply(_initialise)
+        self.user_embedding.apply(_initialise)
+
+    def prepare(self, rows: SplitRows) -> None:
+        """Note who has a training row; the embeddings of the others stay as they were drawn and are not used."""
+        self.trained_users.zero_()
+        self.trained_users[torch.from_numpy(rows.users)] = True
+
+    def item_matrix(self) -> torch.Tensor:
+        return self.item_embedding.weight
+
+    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        ends = batch["lengths"].cumsum(0) - 1
+        windows = latest_items(batch["history"], batch["lengths"], self.max_length)
+        return self.predict(windows[ends], self.user_vectors(batch["users"]))
+
+    def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        windows = latest_items(batch["history"], batch["lengths"], self.max_length)
+        return self.predict(windows, self.user_vectors(batch["users"]).repeat_interleave(batch["lengths"], dim=0))
+
+    def predict(self, windows: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
+        """Vectors float32 [P, d] from the last items int64 [P, L] and user vectors [P, d]."""
+        image = self.item_embedding(windows).transpose(1, 2)  # [P, d, L]
+        horizontal = [conv(image).relu().amax(2) for conv in self.horizontal]  # L times [P, n_h]
+        vertical = self.vertical(image).flatten(1)  # [P, d * n_v]
+        features = self.dropout(torch.cat([*horizontal, vertical], dim=1))
+        return self.output_layer(torch.cat([self.short_term(features), users], dim=1))
+
+    def user_vectors(self, users: torch.Tensor) -> torch.Tensor:
+        """Embeddings [B, d] of users int64 [B], the mean of the trained ones for those without a training row."""
+        vectors, trained = self.user_embedding(users), self.trained_users[users]
+        if trained.all():
+            return vectors
+        mean = self.user_embedding.weight[self.trained_users].mean(0)
+        return torch.where(trained.unsqueeze(1), vectors, mean)
+
+
+def latest_items(history: torch.Tensor, lengths: torch.Tensor, number: int) -> torch.Tensor:
+    """For each position of rows that lie back to back [T], its row's last `number` items up to it, int64 [T, number].
+
+    The latest item stands last; places before the row's first item hold PAD (0).
+    """
+    position = torch.arange(len(history), device=history.device)
+    first = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)  # [T] where the row begins
+    index = position.unsqueeze(1) + torch.arange(1 - number, 1, device=history.device)  # [T, number]
+    return history[index.clamp(min=0)] * (index >= first.unsqueeze(1))
