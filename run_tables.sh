@@ -79,9 +79,9 @@ e4srec() {  # e4srec LAYERS [SUFFIX FLAGS]: tuned to predict the next item
 slmrec() {  # slmrec NAME TEACHER [FLAGS]: a student; TEACHER is a model of this seed, or online
     local teacher="$2" cache blocks="$NUM_BLOCKS"
     [ "$teacher" = online ] || teacher="$DIR/$2"
-    [[ "$*" =~ --num_blocks\ ([0-9]+) ]] && blocks="${BASH_REMATCH[1]}"
+    [[ "${DISTILL_FLAGS[*]} $*" =~ .*--num_blocks\ ([0-9]+) ]] && blocks="${BASH_REMATCH[1]}"  # the last one counts
     cache=(--teacher_cache "$DIR/teacher_states/$2_$blocks")
-    [[ -n "${TEACHER_STATES:-}" && "$teacher" != online && "$*" != *lambda_attention* ]] || cache=()
+    [[ -n "${TEACHER_STATES:-}" && "$teacher" != online && "${DISTILL_FLAGS[*]} $*" != *lambda_attention* ]] || cache=()
     bash "$SLMREC/run_distill.sh" "$teacher" "$DIR/$1" "${LLM[@]}" --num_layers "$NUM_LAYERS_STUDENT" --protocol "$PROTOCOL" \
         "${DISTILL_FLAGS[@]}" "${cache[@]}" "${@:3}"
     evaluate "$1"

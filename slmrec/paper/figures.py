@@ -1,4 +1,5 @@
-"""The figures of one experiment, drawn from its summary: ours alone, as the paper gives its curves as pictures without numbers.
+"""The figures of one experiment, drawn from its summary, with the paper's numbers where its text gives them (its curves are
+pictures without numbers).
 
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart, and every line has its own marker. The same
 summaries give the same bytes with the same matplotlib.
@@ -21,9 +22,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from slmrec.paper.analysis_tables import by_layer
 from slmrec.paper.experiments import MODEL_EXPERIMENTS
-from slmrec.paper.model_tables import ranked
+from slmrec.paper.model_tables import published_metrics, ranked
 from slmrec.paper.statistics import mean_and_deviation
-from slmrec.paper.table import SYNTHETIC, TITLES
+from slmrec.paper.table import PAPER_DATASETS, SYNTHETIC, TITLES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -114,12 +115,12 @@ def dot_plot(summary: dict) -> Picture:
         means, deviations = points([run["MRR"] for run in runs] for _, runs in models)
         for height, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
             panel.errorbar(mean, height, xerr=deviation, fmt="o", color=COLOURS[0], capsize=3)
+        draw_paper(panel, summary, [model for model, _ in models], ranking)
         label_rows(panel, [model["label"] for model, _ in models])
         panel.set_xlabel(f"MRR, {RANKING_NAMES[ranking]} (%)")
         panel.xaxis.set_major_locator(MaxNLocator(5))
-    return Picture(
-        summary["experiment"], figure, "Test MRR, mean and standard deviation over seeds. The axis does not begin at 0."
-    )
+    caption = f"Test MRR, mean and standard deviation over seeds. The axis does not begin at 0.{paper_caption(summary)}"
+    return Picture(summary["experiment"], figure, caption)
 
 
 def bars(summary: dict) -> Picture:
@@ -135,10 +136,29 @@ def bars(summary: dict) -> Picture:
             panel.annotate(
                 f"{mean:.2f}", (mean + np.nan_to_num(deviation), height), xytext=(4, 0), textcoords="offset points", va="center"
             )
-        panel.set_xlim(0, 1.2 * (means + np.nan_to_num(deviations)).max())
+        paper = draw_paper(panel, summary, [model for model, _ in models], ranking)
+        panel.set_xlim(0, 1.2 * max([*(means + np.nan_to_num(deviations)), *paper]))
         label_rows(panel, [model["label"] for model, _ in models])
         panel.set_xlabel(f"MRR, {RANKING_NAMES[ranking]} (%)")
-    return Picture(summary["experiment"], figure, "Test MRR, mean and standard deviation over seeds.")
+    return Picture(summary["experiment"], figure, f"Test MRR, mean and standard deviation over seeds.{paper_caption(summary)}")
+
+
+def draw_paper(panel: Axes, summary: dict, models: list[dict], ranking: str) -> list[float]:
+    """The paper's MRR of the models in this order as open diamonds, where its tables have them; returns those in percent."""
+    if ranking != "sampled" or not has_paper(summary):
+        return []
+    printed = {height: (published_metrics(summary, model) or {}).get("MRR") for height, model in enumerate(models)}
+    shown = {height: value for height, value in printed.items() if value is not None}
+    panel.plot(list(shown.values()), list(shown), "D", markerfacecolor="none", color=BASELINE, linestyle="none", zorder=3)
+    return list(shown.values())
+
+
+def has_paper(summary: dict) -> bool:
+    return summary["experiment"] in ("main", "ablation") and summary["dataset"] in PAPER_DATASETS
+
+
+def paper_caption(summary: dict) -> str:
+    return " Open diamonds: the paper's numbers, for LLaMA-7B." if has_paper(summary) else ""
 
 
 def label_rows(panel: Axes, labels: list[str]) -> None:

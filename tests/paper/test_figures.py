@@ -110,3 +110,23 @@ def test_synthetic_data_are_named(tmp_path):
         assert any(word.startswith("SYNTHETIC data: ") for word in text(picture, tmp_path))
     (real,) = figures.pictures(model_summary(), None)
     assert not any("SYNTHETIC" in word for word in text(real, tmp_path))
+
+
+@pytest.mark.parametrize("experiment", ["main", "ablation"])
+def test_the_papers_numbers_are_open_diamonds_beside_ours(experiment):
+    """On Cloth the paper has SASRec with an MRR of 15.76, and for the loss with all terms 18.74."""
+    summary = model_summary(experiment, "cloth")
+    if experiment == "ablation":
+        summary["models"][1]["label"] = "cos + norm + ms"
+    (picture,) = figures.pictures(summary, None)
+    sampled, full = picture.figure.axes
+    diamonds = [line.get_xydata().tolist() for line in sampled.lines if line.get_marker() == "D"]
+    expected = {"main": [15.76, 0.0], "ablation": [18.74, 1.0]}[experiment]
+    assert expected in diamonds[0] and "Open diamonds" in picture.caption
+    assert not any(line.get_marker() == "D" for line in full.lines)
+
+
+def test_other_data_sets_have_no_diamonds():
+    (picture,) = figures.pictures(model_summary("main"), None)
+    assert not any(line.get_marker() == "D" for panel in picture.figure.axes for line in panel.lines)
+    assert "diamond" not in picture.caption
