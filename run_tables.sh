@@ -95,7 +95,7 @@ source "$SLMREC/experiments.sh"
 for ((SEED = 0; SEED < SEEDS; SEED++)); do
     DIR="$RUN_DIR"
     [ "$SEED" = 0 ] || DIR="$RUN_DIR/seed_$SEED"
-    prepare_seed
+    case "$EXPERIMENT" in stats | efficiency) ;; *) prepare_seed ;; esac  # these two train nothing
     run_experiment "$EXPERIMENT"
 done
 render "$(dirname "$RUN_DIR")" "$(basename "$RUN_DIR")/$EXPERIMENT"

@@ -26,13 +26,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slmrec.artifacts import InputError
-from slmrec.encoders.encoder import Encoder, ItemLoss
-from slmrec.encoders.transformer import INITIAL_STD, Block, _initialise
-from slmrec.packing import pack_rows
+from slmrec.encoders.encoder import ItemLoss
+from slmrec.encoders.row_layout import row_ends, row_numbers
+from slmrec.encoders.transformer import INITIAL_STD, Block, SelfAttentive, initialise
 
 
-class BERT4Rec(Encoder):
+class BERT4Rec(SelfAttentive):
     """See the head of this file. It has no `encode_positions`: a slot that sees its whole row predicts no next item.
 
     Args:
@@ -58,8 +57,6 @@ class BERT4Rec(Encoder):
         last_mask_share: float,
     ):
         super().__init__()
-        if hidden_size % num_heads:
-            raise InputError(f"--hidden_size {hidden_size} cannot be divided among --num_heads {num_heads}")
         self.max_length = max_length
         self.mask_probability, self.last_mask_share = mask_probability, last_mask_share
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
@@ -69,52 +66,37 @@ class BERT4Rec(Encoder):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout) for _ in range(num_layers))
         self.output_layer = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.LayerNorm(hidden_size))
-        self.apply(_initialise)
-
-    def item_matrix(self) -> torch.Tensor:
-        return self.item_embedding.weight
+        self.apply(initialise)
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         nothing_yet = torch.zeros_like(batch["lengths"])
         items, lengths = append(batch["history"], batch["lengths"], nothing_yet)
         masked = last_slots(lengths)
-        return self.output_layer(self.read(items, lengths, masked)[masked])
+        return self.output_layer(self.read_masked(items, lengths, masked)[masked])
 
     def training_loss(self, batch: dict[str, torch.Tensor], targets: str, item_loss: ItemLoss) -> dict[str, torch.Tensor]:
         """The cloze task; with targets="last" each row's one target is its masked last item."""
-        last = batch["targets"] if targets == "last" else batch["targets"][batch["lengths"].cumsum(0) - 1]  # [B]
+        last = batch["targets"] if targets == "last" else batch["targets"][row_ends(batch["lengths"])]  # [B]
         items, lengths = append(batch["history"], batch["lengths"], last)
         last_share = 1.0 if targets == "last" else self.last_mask_share
         masked = draw_masked(lengths, self.mask_probability, last_share)
-        vectors = self.output_layer(self.read(items, lengths, masked)[masked])
+        vectors = self.output_layer(self.read_masked(items, lengths, masked)[masked])
         return {"total": item_loss(vectors, self.item_matrix(), items[masked])}
-
-    def read(self, items: torch.Tensor, lengths: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-        """States float32 [S, d] of rows of items int64 [S]; what item stands where masked [S] is true has no influence."""
-        packing = pack_rows(lengths.cpu(), self.max_length + 1, lengths.device)
-        same_row = (packing.segment.unsqueeze(2) == packing.segment.unsqueeze(1)).unsqueeze(1)  # [R, 1, W, W]
-        ends = lengths.cumsum(0).repeat_interleave(lengths)
-        positions = ends - 1 - torch.arange(len(ends), device=ends.device)  # [S] 0 at the last slot of each row
-        states = torch.where(masked.unsqueeze(1), self.mask_embedding, self.item_embedding(items))  # [S, d]
-        states = self.dropout(self.input_norm(states + self.position_embedding(positions)))
-        for block in self.blocks:
-            states = block(states, packing, same_row)
-        return states
 
 
 def append(history: torch.Tensor, lengths: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows back to back [T] with `last` [B] put after each: the items [S] and the new lengths [B]."""
-    row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+    row = row_numbers(lengths)
     items = history.new_empty(len(history) + len(last))
     items[torch.arange(len(row), device=row.device) + row] = history
-    items[(lengths + 1).cumsum(0) - 1] = last
+    items[row_ends(lengths + 1)] = last
     return items, lengths + 1
 
 
 def last_slots(lengths: torch.Tensor) -> torch.Tensor:
     """True at the last of each row's slots, bool [S]."""
     slots = torch.zeros(int(lengths.sum()), dtype=torch.bool, device=lengths.device)
-    slots[lengths.cumsum(0) - 1] = True
+    slots[row_ends(lengths)] = True
     return slots
 
 
@@ -124,7 +106,7 @@ def draw_masked(lengths: torch.Tensor, probability: float, last_share: float) ->
     A share of the rows, `last_share`, has its last slot masked alone; in the others each slot is masked with `probability`, and
     where that leaves a row without any, one slot, each as likely as the others.
     """
-    row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)  # [S]
+    row = row_numbers(lengths)  # [S]
     drawn = torch.rand(len(row), device=row.device)
     smallest = torch.ones(len(lengths), device=row.device).scatter_reduce(0, row, drawn, "amin")  # [B]
     anywhere = drawn <= smallest.clamp(min=probability)[row]

@@ -21,20 +21,16 @@ n_h horizontal filters of each height, n_v vertical ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
-from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.transformer import _initialise
-
-if TYPE_CHECKING:
-    from slmrec.data.batches import SplitRows
+from slmrec.encoders.row_layout import places, row_ends
+from slmrec.encoders.transformer import initialise
+from slmrec.encoders.user_embedding import UserEncoder
 
 
-class Caser(Encoder):
-    """See the head of this file. A batch needs its `users` as well as its history.
+class Caser(UserEncoder):
+    """See the head of this file.
 
     Args:
         num_items: N.
@@ -56,11 +52,10 @@ class Caser(Encoder):
         dropout: float,
         max_length: int,
     ):
-        super().__init__()
+        super().__init__(num_users)
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
         self.user_embedding = nn.Embedding(num_users, hidden_size)
-        self.register_buffer("trained_users", torch.ones(num_users, dtype=torch.bool))
         self.horizontal = nn.ModuleList(
             nn.Conv1d(hidden_size, num_horizontal_filters, height) for height in range(1, max_length + 1)
         )
@@ -69,21 +64,12 @@ class Caser(Encoder):
         num_features = num_horizontal_filters * max_length + num_vertical_filters * hidden_size
         self.short_term = nn.Sequential(nn.Linear(num_features, hidden_size), nn.ReLU())
         self.output_layer = nn.Linear(2 * hidden_size, hidden_size)
-        self.item_embedding.apply(_initialise)
-        self.user_embedding.apply(_initialise)
-
-    def prepare(self, rows: SplitRows) -> None:
-        """Note who has a training row; the embeddings of the others stay as they were drawn and are not used."""
-        self.trained_users.zero_()
-        self.trained_users[torch.from_numpy(rows.users)] = True
-
-    def item_matrix(self) -> torch.Tensor:
-        return self.item_embedding.weight
+        self.item_embedding.apply(initialise)
+        self.user_embedding.apply(initialise)
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        ends = batch["lengths"].cumsum(0) - 1
         windows = latest_items(batch["history"], batch["lengths"], self.max_length)
-        return self.predict(windows[ends], self.user_vectors(batch["users"]))
+        return self.predict(windows[row_ends(batch["lengths"])], self.user_vectors(batch["users"]))
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         windows = latest_items(batch["history"], batch["lengths"], self.max_length)
@@ -97,21 +83,12 @@ class Caser(Encoder):
         features = self.dropout(torch.cat([*horizontal, vertical], dim=1))
         return self.output_layer(torch.cat([self.short_term(features), users], dim=1))
 
-    def user_vectors(self, users: torch.Tensor) -> torch.Tensor:
-        """Embeddings [B, d] of users int64 [B], the mean of the trained ones for those without a training row."""
-        vectors, trained = self.user_embedding(users), self.trained_users[users]
-        if trained.all():
-            return vectors
-        mean = self.user_embedding.weight[self.trained_users].mean(0)
-        return torch.where(trained.unsqueeze(1), vectors, mean)
-
 
 def latest_items(history: torch.Tensor, lengths: torch.Tensor, number: int) -> torch.Tensor:
     """For each position of rows that lie back to back [T], its row's last `number` items up to it, int64 [T, number].
 
     The latest item stands last; places before the row's first item hold PAD (0).
     """
-    position = torch.arange(len(history), device=history.device)
-    first = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)  # [T] where the row begins
-    index = position.unsqueeze(1) + torch.arange(1 - number, 1, device=history.device)  # [T, number]
-    return history[index.clamp(min=0)] * (index >= first.unsqueeze(1))
+    back = torch.arange(1 - number, 1, device=history.device)  # [number]
+    index = torch.arange(len(history), device=history.device).unsqueeze(1) + back  # [T, number]
+    return history[index.clamp(min=0)] * (places(lengths).unsqueeze(1) + back >= 0)

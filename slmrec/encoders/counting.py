@@ -22,6 +22,7 @@ import torch
 
 from slmrec.artifacts import InputError
 from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.row_layout import places, row_numbers
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows
@@ -36,9 +37,8 @@ class CountingModel(Encoder):
         super().__init__()
         self.register_buffer("popularity", torch.zeros(num_items + 1))  # [N + 1]
 
-    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        ends = batch["lengths"].cumsum(0) - 1
-        return batch["history"][ends].unsqueeze(1).float()
+    def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return batch["history"].unsqueeze(1).float()
 
     def item_matrix(self) -> torch.Tensor:
         """Raises InputError: there are no item vectors."""
@@ -89,9 +89,8 @@ class Markov(CountingModel):
         last = users.squeeze(1).long()
         first = self.offsets[last]  # [B] the first of the pairs that begin with the last item
         numbers = self.offsets[last + 1] - first
-        row = torch.arange(len(last), device=last.device).repeat_interleave(numbers)
-        within = torch.arange(len(row), device=last.device) - (numbers.cumsum(0) - numbers)[row]
-        pair = first[row] + within
+        row = row_numbers(numbers)
+        pair = first[row] + places(numbers)
         scores = (self.popularity / (1 + self.popularity.max())).repeat(len(last), 1)
         scores[row, self.following[pair]] += self.times[pair]
         return scores

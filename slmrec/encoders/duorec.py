@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from slmrec.encoders.encoder import ItemLoss
+from slmrec.encoders.row_layout import row_ends
 from slmrec.encoders.sasrec import SASRec
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ class DuoRec(SASRec):
 
     def training_loss(self, batch: dict[str, torch.Tensor], targets: str, item_loss: ItemLoss) -> dict[str, torch.Tensor]:
         next_item = super().training_loss(batch, targets, item_loss)["total"]
-        ends = batch["lengths"].cumsum(0) - 1
-        last_targets = batch["targets"][ends] if targets == "all" else batch["targets"]
+        last_targets = batch["targets"][row_ends(batch["lengths"])] if targets == "all" else batch["targets"]
         contrast = info_nce(self.encode_views(batch), last_targets, self.contrast_temperature)
         return {"total": next_item + self.contrast_weight * contrast, "next_item": next_item, "contrast": contrast}
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
+from slmrec.encoders.row_layout import row_ends
 from slmrec.recommender import Recommender
 
 if TYPE_CHECKING:  # rows come in ready made: encoders do not depend on the data stage
@@ -19,12 +21,21 @@ ItemLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 class Encoder(Recommender):
     """A conventional sequential recommender.
 
-    A subclass implements `encode`, `item_matrix` and, where it can be trained at every position, `encode_positions`. A model with
-    an objective of its own (cloze, contrastive terms, reconstruction) overrides `training_loss`, one that is pretrained adds
-    `pretraining_loss`, and one that needs more of the training data than batches (a graph, other users' rows) `prepare`.
+    A subclass makes `item_embedding` and implements `encode_positions`; where it cannot predict at every position, it overrides
+    `encode`, and where it scores with other item vectors, `item_matrix`. A model with an objective of its own (cloze, contrastive
+    terms, reconstruction) overrides `training_loss`, one that is pretrained adds `pretraining_loss`, and one that needs more of
+    the training data than batches (a graph, other users' rows) `prepare`.
 
     Randomness of a forward pass must come from torch's global generator, which is what the training loop saves and restores.
     """
+
+    item_embedding: nn.Embedding
+
+    def item_matrix(self) -> torch.Tensor:
+        return self.item_embedding.weight
+
+    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.encode_positions(batch)[row_ends(batch["lengths"])]
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """What the model predicts with after each history item, float32 [T, d]; later items do not influence earlier rows."""

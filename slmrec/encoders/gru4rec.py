@@ -25,7 +25,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.transformer import _initialise
+from slmrec.encoders.row_layout import places, row_numbers
+from slmrec.encoders.transformer import initialise
 
 
 class GRU4Rec(Encoder):
@@ -47,24 +48,13 @@ class GRU4Rec(Encoder):
         between = dropout if num_layers > 1 else 0.0  # torch warns about dropout between the layers of one
         self.gru = nn.GRU(hidden_size, hidden_size, num_layers, dropout=between)
         self.output_layer = nn.Linear(hidden_size, hidden_size)
-        self.item_embedding.apply(_initialise)
-
-    def item_matrix(self) -> torch.Tensor:
-        return self.item_embedding.weight
-
-    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        ends = batch["lengths"].cumsum(0) - 1
-        return self.output_layer(self.read(batch)[ends])
+        self.item_embedding.apply(initialise)
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.output_layer(self.read(batch))
-
-    def read(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The top layer's state after each history item, float32 [T, d]."""
         order, running = time_major(batch["lengths"])
         items = self.dropout(self.item_embedding(batch["history"]))  # [T, d]
         states = self.gru(PackedSequence(items[order], running))[0].data  # [T, d], in the order of `order`
-        return self.dropout(torch.empty_like(states).index_copy(0, order, states))
+        return self.output_layer(self.dropout(torch.empty_like(states).index_copy(0, order, states)))
 
 
 def time_major(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,8 +64,6 @@ def time_major(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         int64 [T]: first the first items of all rows, the longest row ahead, then their second items, and so on.
         int64 [longest row], on the CPU: how many rows have an item at each step.
     """
-    number, device = len(lengths), lengths.device
-    row = torch.arange(number, device=device).repeat_interleave(lengths)  # [T]
-    time = torch.arange(len(row), device=device) - (lengths.cumsum(0) - lengths)[row]  # [T]
+    time = places(lengths)  # [T]
     rank = lengths.argsort(descending=True, stable=True).argsort()  # [B]
-    return (time * number + rank[row]).argsort(), torch.bincount(time).cpu()
+    return (time * len(lengths) + rank[row_numbers(lengths)]).argsort(), torch.bincount(time).cpu()

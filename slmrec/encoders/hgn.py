@@ -21,22 +21,17 @@ Shapes: B rows with T history items in all, packed into R rows of W = max_length
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.transformer import INITIAL_STD
+from slmrec.encoders.transformer import initialise
+from slmrec.encoders.user_embedding import UserEncoder
 from slmrec.packing import pack_rows
 
-if TYPE_CHECKING:
-    from slmrec.data.batches import SplitRows
 
-
-class HGN(Encoder):
-    """See the head of this file. A batch needs its `users` as well as its history.
+class HGN(UserEncoder):
+    """See the head of this file.
 
     Args:
         num_items: N.
@@ -47,7 +42,7 @@ class HGN(Encoder):
     """
 
     def __init__(self, num_items: int, num_users: int, hidden_size: int, dropout: float, max_length: int):
-        super().__init__()
+        super().__init__(num_users)
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
         self.output_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
@@ -57,23 +52,11 @@ class HGN(Encoder):
         self.instance_gate_item = nn.Linear(hidden_size, 1, bias=False)  # w3
         self.instance_gate_user = nn.Linear(hidden_size, max_length, bias=False)  # W4; column 0 is the last item's
         self.dropout = nn.Dropout(dropout)
-        self.register_buffer("trained_users", torch.ones(num_users, dtype=torch.bool))
-        with torch.no_grad():
-            for table in (self.item_embedding, self.output_embedding, self.user_embedding):
-                nn.init.normal_(table.weight, std=INITIAL_STD)
-            self.item_embedding.weight[0] = self.output_embedding.weight[0] = 0.0
-
-    def prepare(self, rows: SplitRows) -> None:
-        """Note who has a training row; the embeddings of the others stay as they were drawn and are not used."""
-        self.trained_users.zero_()
-        self.trained_users[torch.from_numpy(rows.users)] = True
+        for table in (self.item_embedding, self.output_embedding, self.user_embedding):
+            table.apply(initialise)
 
     def item_matrix(self) -> torch.Tensor:
         return self.output_embedding.weight
-
-    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        ends = batch["lengths"].cumsum(0) - 1
-        return self.encode_positions(batch)[ends]
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         lengths = batch["lengths"]
@@ -89,14 +72,6 @@ class HGN(Encoder):
         short_term = weights @ packing.pack(gated)  # [R, W, d]
         item_to_item = mask.to(items.dtype) @ packing.pack(items)  # [R, W, d]
         return packing.unpack(short_term + item_to_item) + users.repeat_interleave(lengths, dim=0)
-
-    def user_vectors(self, users: torch.Tensor) -> torch.Tensor:
-        """Embeddings [B, d] of users int64 [B], the mean of the trained ones for those without a training row."""
-        vectors, trained = self.user_embedding(users), self.trained_users[users]
-        if trained.all():
-            return vectors
-        mean = self.user_embedding.weight[self.trained_users].mean(0)
-        return torch.where(trained.unsqueeze(1), vectors, mean)
 
 
 def by_distance(parts: torch.Tensor) -> torch.Tensor:

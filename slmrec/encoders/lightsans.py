@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.artifacts import InputError
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.transformer import Block, _initialise
+from slmrec.encoders.row_layout import places_from_end
+from slmrec.encoders.transformer import Block, initialise
 from slmrec.packing import Packing, pack_rows
 
 
@@ -57,8 +57,6 @@ class LightSANs(Encoder):
         max_length: int,
     ):
         super().__init__()
-        if hidden_size % num_heads:
-            raise InputError(f"--hidden_size {hidden_size} cannot be divided among --num_heads {num_heads}")
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
         self.position_embedding = nn.Embedding(max_length, hidden_size)
@@ -66,21 +64,13 @@ class LightSANs(Encoder):
         self.position_norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(LightBlock(hidden_size, num_heads, num_interests, dropout) for _ in range(num_layers))
-        self.apply(_initialise)
-
-    def item_matrix(self) -> torch.Tensor:
-        return self.item_embedding.weight
-
-    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        ends = batch["lengths"].cumsum(0) - 1
-        return self.encode_positions(batch)[ends]
+        self.apply(initialise)
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         lengths = batch["lengths"]
         packing = pack_rows(lengths.cpu(), self.max_length, lengths.device)
         mask = packing.causal_mask().unsqueeze(1)  # [R, 1, W, W]
-        ends = lengths.cumsum(0).repeat_interleave(lengths)
-        positions = packing.pack(ends - 1 - torch.arange(len(ends), device=ends.device))  # [R, W] 0 at the last item of each row
+        positions = packing.pack(places_from_end(lengths))  # [R, W]
         table = self.position_norm(self.position_embedding.weight)  # [L, d]
         states = self.dropout(self.input_norm(self.item_embedding(batch["history"])))  # [T, d]
         for block in self.blocks:

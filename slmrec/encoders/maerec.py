@@ -40,8 +40,8 @@ from torch import nn
 from slmrec.artifacts import InputError
 from slmrec.encoders.encoder import ItemLoss
 from slmrec.encoders.item_graph import ItemGraph, transitions
+from slmrec.encoders.row_layout import row_ends
 from slmrec.encoders.sasrec import SASRec
-from slmrec.packing import pack_rows
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows
@@ -116,16 +116,7 @@ class MAERec(SASRec):
 
     def read(self, batch: dict[str, torch.Tensor], items: torch.Tensor) -> torch.Tensor:
         """The Transformer over histories whose items have the vectors [N + 1, d]; float32 [T, d]."""
-        lengths = batch["lengths"]
-        packing = pack_rows(lengths.cpu(), self.max_length, lengths.device)
-        mask = packing.causal_mask().unsqueeze(1)
-        ends = lengths.cumsum(0).repeat_interleave(lengths)
-        positions = ends - 1 - torch.arange(len(ends), device=ends.device)  # [T] 0 at the last item of each row
-        inputs = F.embedding(batch["history"], items) + self.position_embedding(positions)
-        states = [self.dropout(self.input_norm(inputs))]
-        for block in self.blocks:
-            states.append(block(states[-1], packing, mask))
-        return sum(states)
+        return sum(self.run_blocks(F.embedding(batch["history"], items), batch["lengths"]))
 
     def graph_layers(self, graph: ItemGraph) -> list[torch.Tensor]:
         """e^0 to e^L, each [N + 1, d]."""
@@ -140,7 +131,7 @@ class MAERec(SASRec):
         items = sum(layers)
         vectors = self.read(batch, items)
         if targets == "last":
-            vectors = vectors[batch["lengths"].cumsum(0) - 1]
+            vectors = vectors[row_ends(batch["lengths"])]
         next_item, reconstruction = item_loss(vectors, items, batch["targets"]), self.reconstruction_loss(layers)
         total = next_item + self.reconstruction_weight * reconstruction + self.contrast_weight * mask_loss
         return {"total": total, "next_item": next_item, "reconstruction": reconstruction, "mask": mask_loss}

@@ -28,9 +28,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.encoders.row_layout import places, row_ends
 from slmrec.encoders.sasrec import SASRec
 from slmrec.encoders.transformer import INITIAL_STD
-from slmrec.packing import pack_rows
 
 
 class S3Rec(SASRec):
@@ -66,9 +66,9 @@ class S3Rec(SASRec):
         history, lengths = batch["history"], batch["lengths"]
         masked, inside = self.draw_mask(lengths), draw_segments(lengths)
         hidden = torch.cat([masked, inside, ~inside])  # [3T] one pass for all three readings of the batch
-        states = self.read_both_ways(history.repeat(3), hidden, lengths.repeat(3))
+        states = self.read_masked(history.repeat(3), lengths.repeat(3), hidden)
         cloze, context, segment = states.chunk(3)
-        ends = (lengths.cumsum(0) - 1)[lengths > 1]  # one item cannot be divided into a segment and a context
+        ends = row_ends(lengths)[lengths > 1]  # one item cannot be divided into a segment and a context
         item_loss = catalogue_cross_entropy(self.item_projection(cloze[masked]), self.item_matrix(), history[masked])
         segment_loss = contrast(self.segment_projection(context[ends]), segment[ends])
         return {
@@ -77,21 +77,10 @@ class S3Rec(SASRec):
             "segment": segment_loss,
         }
 
-    def read_both_ways(self, history: torch.Tensor, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """States [T, d] after bidirectional attention within each row, with the MASK vector for items where hidden, bool [T]."""
-        packing = pack_rows(lengths.cpu(), self.max_length, lengths.device)
-        mask = (packing.segment.unsqueeze(2) == packing.segment.unsqueeze(1)).unsqueeze(1)  # [R, 1, W, W]
-        items = torch.where(hidden.unsqueeze(1), self.mask_embedding, self.item_embedding(history))  # [T, d]
-        positions = lengths.repeat_interleave(lengths) - 1 - place_in_row(lengths)  # [T] 0 at the last item of each row
-        states = self.dropout(self.input_norm(items + self.position_embedding(positions)))
-        for block in self.blocks:
-            states = block(states, packing, mask)
-        return states
-
     def draw_mask(self, lengths: torch.Tensor) -> torch.Tensor:
         """Which items are masked for masked item prediction, bool [T]; the last of each row always is."""
         masked = torch.rand(int(lengths.sum()), device=lengths.device) < self.mask_probability
-        masked[lengths.cumsum(0) - 1] = True
+        masked[row_ends(lengths)] = True
         return masked
 
 
@@ -99,14 +88,8 @@ def draw_segments(lengths: torch.Tensor) -> torch.Tensor:
     """One segment of each row, 1 to half of its items (rounded down) and anywhere in it, as bool [T]; rows of 1 item give it."""
     size = 1 + (torch.rand(len(lengths), device=lengths.device) * (lengths // 2)).long()  # [B]
     first = (torch.rand(len(lengths), device=lengths.device) * (lengths - size + 1)).long()  # [B]
-    place = place_in_row(lengths)
+    place = places(lengths)
     return (place >= first.repeat_interleave(lengths)) & (place < (first + size).repeat_interleave(lengths))
-
-
-def place_in_row(lengths: torch.Tensor) -> torch.Tensor:
-    """0, 1, .. within each row, int64 [T]."""
-    starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    return torch.arange(len(starts), device=lengths.device) - starts
 
 
 def contrast(contexts: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:

@@ -18,13 +18,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slmrec.artifacts import InputError
-from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.transformer import Block, _initialise
-from slmrec.packing import pack_rows
+from slmrec.encoders.transformer import Block, SelfAttentive, initialise
 
 
-class SASRec(Encoder):
+class SASRec(SelfAttentive):
     """See the head of this file.
 
     Args:
@@ -38,31 +35,13 @@ class SASRec(Encoder):
 
     def __init__(self, num_items: int, hidden_size: int, num_layers: int, num_heads: int, dropout: float, max_length: int):
         super().__init__()
-        if hidden_size % num_heads:
-            raise InputError(f"--hidden_size {hidden_size} cannot be divided among --num_heads {num_heads}")
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)
         self.position_embedding = nn.Embedding(max_length, hidden_size)
         self.input_norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout) for _ in range(num_layers))
-        self.apply(_initialise)
-
-    def item_matrix(self) -> torch.Tensor:
-        return self.item_embedding.weight
-
-    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        ends = batch["lengths"].cumsum(0) - 1
-        return self.encode_positions(batch)[ends]
+        self.apply(initialise)
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        lengths = batch["lengths"]
-        packing = pack_rows(lengths.cpu(), self.max_length, lengths.device)
-        mask = packing.causal_mask().unsqueeze(1)  # [R, 1, W, W]
-        ends = lengths.cumsum(0).repeat_interleave(lengths)
-        positions = ends - 1 - torch.arange(len(ends), device=ends.device)  # [T] 0 at the last item of each row
-        states = self.item_embedding(batch["history"]) + self.position_embedding(positions)  # [T, d]
-        states = self.dropout(self.input_norm(states))
-        for block in self.blocks:
-            states = block(states, packing, mask)
-        return states
+        return self.run_blocks(self.item_embedding(batch["history"]), batch["lengths"])[-1]

@@ -1,4 +1,4 @@
-"""The Transformer block and the initial weights that the self-attentive recommenders share.
+"""What the self-attentive recommenders share: the Transformer block, how rows run through blocks, and the initial weights.
 
 Layer normalisation stands after each residual sum (Vaswani et al. 2017); the feed-forward network is 4d wide with GELU
 (Devlin et al. 2019). What a slot may look at is the mask's matter: earlier slots in SASRec, the whole row in BERT4Rec.
@@ -12,16 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.packing import Packing
+from slmrec.artifacts import InputError
+from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.row_layout import places_from_end
+from slmrec.packing import Packing, pack_rows
 
 INITIAL_STD = 0.02
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward sub-layers, [T, d] -> [T, d]."""
+    """Self-attention and feed-forward sub-layers, [T, d] -> [T, d]. Raises InputError when H does not divide d."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float):
         super().__init__()
+        if hidden_size % num_heads:
+            raise InputError(f"--hidden_size {hidden_size} cannot be divided among --num_heads {num_heads}")
         self.num_heads = num_heads
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.attention_output = nn.Linear(hidden_size, hidden_size)
@@ -44,7 +49,41 @@ class Block(nn.Module):
         return self.attention_output(packing.unpack(attended.transpose(1, 2).flatten(2)))
 
 
-def _initialise(module: nn.Module) -> None:
+class SelfAttentive(Encoder):
+    """A recommender whose rows, with positions added that count from the end, run through Transformer blocks.
+
+    A subclass makes the layers below, and `mask_embedding` [d] where it masks items.
+    """
+
+    position_embedding: nn.Embedding
+    input_norm: nn.LayerNorm
+    dropout: nn.Dropout
+    blocks: nn.ModuleList
+    mask_embedding: nn.Parameter
+
+    def run_blocks(self, items: torch.Tensor, lengths: torch.Tensor, both_ways: bool = False) -> list[torch.Tensor]:
+        """The input of the first block and the output of each, float32 [T, d] each.
+
+        Args:
+            items: [T, d], a vector for each item of the rows, which lie back to back.
+            both_ways: a slot looks at its whole row, not only at itself and at earlier slots.
+        """
+        packing = pack_rows(lengths.cpu(), self.position_embedding.num_embeddings, lengths.device)
+        same_row = packing.segment.unsqueeze(2) == packing.segment.unsqueeze(1)  # [R, W, W]
+        mask = (same_row if both_ways else packing.causal_mask()).unsqueeze(1)  # [R, 1, W, W]
+        positions = self.position_embedding(places_from_end(lengths))  # [T, d]
+        states = [self.dropout(self.input_norm(items + positions))]
+        for block in self.blocks:
+            states.append(block(states[-1], packing, mask))
+        return states
+
+    def read_masked(self, items: torch.Tensor, lengths: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        """States float32 [T, d] of rows of items int64 [T] read both ways; what stands where masked, bool [T], is not read."""
+        vectors = torch.where(masked.unsqueeze(1), self.mask_embedding, self.item_embedding(items))
+        return self.run_blocks(vectors, lengths, both_ways=True)[-1]
+
+
+def initialise(module: nn.Module) -> None:
     """Small normal weights, zero biases and a zero PAD row."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INITIAL_STD)

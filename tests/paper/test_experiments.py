@@ -35,7 +35,7 @@ def test_the_script_runs_the_students_that_the_tables_show(experiment, tmp_path)
 
 
 def test_every_experiment_of_the_tables_is_one_of_the_script():
-    assert set(MODEL_EXPERIMENTS) | {"cold", "layers", "depth-infer", "efficiency"} == CASES.keys()
+    assert set(MODEL_EXPERIMENTS) | {"cold", "layers", "depth-infer", "efficiency", "stats"} == CASES.keys()
 
 
 def test_depths_are_the_papers_as_far_as_the_backbone_goes(tmp_path):
