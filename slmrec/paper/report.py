@@ -36,7 +36,7 @@ NUMBER, MAYBE_NUMBER, MAYBE_TEXT = (int, float), (int, float, type(None)), (str,
 VALUES = dict.fromkeys(METRICS, NUMBER)
 RANKED = {"sampled": VALUES | {"candidates": int}, "full?": VALUES | {"items": int}}
 GIT = {"commit": MAYBE_TEXT, "dirty": (bool, type(None))}
-PROVENANCE = {"stage": str, "command": str, "digest": str, "device": str, "libraries": dict} | GIT
+PROVENANCE = {"stage": str, "command": str, "digest": str, "device": str, "libraries": dict, "config": dict} | GIT
 MISSING = [{"seed": int, "command": str, "model?": str}]
 HISTORY = [{"step": NUMBER, "valid_MRR": NUMBER, "train": dict}]
 RUN = {"seed": int, "metrics": RANKED, "parameters": int, "history": HISTORY, "provenance": PROVENANCE}
@@ -62,6 +62,7 @@ SPEED = {"seconds": dict, "speedup": NUMBER, "predicted": NUMBER}
 BENCHMARK = {
     "environment": {"command": str, "device": str, "libraries": dict, "git": GIT},
     "lengths": str,
+    "configuration": dict,
     "encoding?": {"forward": SPEED, "train": SPEED},
     "models?": {"forward": dict, "train": dict},
     "memory_mib?": dict,
@@ -226,7 +227,18 @@ def training_section(summaries: list[dict], tables_dir: Path) -> list[Section]:
 
 def provenance_tables(summaries: list[dict]) -> list[Table]:
     """What made each number: one table per summary that records runs."""
-    header = ["Model", "Seed", "Stage", "Command", "Commit", "Uncommitted changes", "Digest", "Device", "Libraries"]
+    header = [
+        "Model",
+        "Seed",
+        "Stage",
+        "Command",
+        "Commit",
+        "Uncommitted changes",
+        "Digest",
+        "Device",
+        "Libraries",
+        "Configuration",
+    ]
     found = [(summary, provenance_rows(summary)) for summary in summaries]
     return [Table(title(summary), header, rows) for summary, rows in found if rows]
 
@@ -238,7 +250,13 @@ def provenance_rows(summary: dict) -> list[list[str]]:
     rows += missing_rows(summary.get("missing", []), "run")
     if "benchmark" in summary:
         environment = summary["benchmark"]["environment"]
-        rows.append(provenance_cells("all", "", {**environment, **environment["git"], "stage": "benchmark"}))
+        rows.append(
+            provenance_cells(
+                "all",
+                "",
+                {**environment, **environment["git"], "stage": "benchmark", "config": summary["benchmark"]["configuration"]},
+            )
+        )
     if "stacks" in summary:
         rows.append(provenance_cells("all", str(summary["seed"]), {**summary, "stage": "theory", "device": "cpu"}))
     return rows
@@ -253,7 +271,17 @@ def provenance_cells(label: str, seed: str, made: dict) -> list[str]:
     dirty = {True: "yes", False: "no", None: "unknown"}[made["dirty"]]
     libraries = ", ".join(f"{name} {made['libraries'][name]}" for name in LIBRARIES if name in made["libraries"])
     commit, digest = (made.get(name) or "–" for name in ("commit", "digest"))
-    return [label, seed, made["stage"], made["command"], commit[:SHORT], dirty, digest[:SHORT], made["device"], libraries]
+    place = [commit[:SHORT], dirty, digest[:SHORT], made["device"], libraries]
+    return [label, seed, made["stage"], made["command"], *place, settings(made.get("config", {}))]
+
+
+def settings(config: dict, prefix: str = "") -> str:
+    """A configuration as one line, nested names joined by dots."""
+    parts = [
+        settings(value, f"{prefix}{name}.") if isinstance(value, dict) else f"{prefix}{name} {value}"
+        for name, value in config.items()
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 # -- the page -----------------------------------------------------------------------------------------------------------------

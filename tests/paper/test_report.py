@@ -130,6 +130,7 @@ def test_every_run_is_traced(rendered):
     assert "c" * 12 in text and "c" * 13 not in text
     assert "python -m slmrec.benchmark" in text and "python -m slmrec.paper.theory" in text
     assert f"missing: {COMMAND}" in text
+    assert "num_layers 8, training.learning_rate 0.0003" in text and "batch_size 256" in text
 
 
 def test_synthetic_data_are_marked_everywhere(rendered):

@@ -36,6 +36,7 @@ def a_run(seed, stage, mrr, first):
             "dirty": False,
             "device": "cpu",
             "libraries": {"python": "3.11.7", "torch": "2.13.0"},
+            "config": {"num_layers": 8, "training": {"learning_rate": 0.0003}},
         },
     }
 
@@ -110,6 +111,7 @@ def efficiency_summary(dataset="scientific"):
         "parameters": {"SLMRec_4": {"parameters": 3_207_936, "trained_parameters": 2_899_968}},
         "tables": {f"Table {n}": {"paper": {}, "ours (here)": rows} for n, rows in ((5, methods), (7, seven), (8, eight))},
         "lengths": "invented lengths",
+        "configuration": {"batch_size": 256},
         "environment": {
             "command": "python -m slmrec.benchmark",
             "device": "a CPU",
