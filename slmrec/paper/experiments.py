@@ -64,8 +64,8 @@ KD_KINDS = (
     Model(STUDENT, "features and supervision (SLMRec)"),
 )
 STUDENT_SIZES = (
-    Model("slmrec_1_8", "SLMRec_1<-8 (B = 1, without ms)"),
-    Model("slmrec_2_8", "SLMRec_2<-8 (B = 2)"),
+    Model("slmrec_1_8", "SLMRec_1<-8, B = 1"),
+    Model("slmrec_2_8", "SLMRec_2<-8, B = 2"),
     FULL,
 )
 PAIRS = {

@@ -118,7 +118,7 @@ def dot_plot(summary: dict) -> Picture:
         draw_paper(panel, summary, [model for model, _ in models], ranking)
         label_rows(panel, [model["label"] for model, _ in models])
         panel.set_xlabel(f"MRR, {RANKING_NAMES[ranking]} (%)")
-        panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.xaxis.set_major_locator(MaxNLocator(3))
     caption = f"Test MRR, mean and standard deviation over seeds. The axis does not begin at 0.{paper_caption(summary)}"
     return Picture(summary["experiment"], figure, caption)
 
