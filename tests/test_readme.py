@@ -42,7 +42,8 @@ def known_flags(words: list[str]) -> set[str]:
     if script == "run_tests.sh":
         return set()
     stages["run_tables.sh"] = stages["run_pipeline.sh"]
-    own = {"run_pipeline.sh": PIPELINE_FLAGS, "run_tables.sh": PIPELINE_FLAGS | {"--seeds", "--render"}}.get(script, set())
+    pipeline = PIPELINE_FLAGS | known_flags(["python", "-m", "slmrec.data"])
+    own = {"run_pipeline.sh": pipeline, "run_tables.sh": pipeline | {"--seeds", "--render"}}.get(script, set())
     return own.union(*(re.findall(r"--\w+", help_text(stage)) for stage in stages[script]))
 
 
