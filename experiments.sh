@@ -1,5 +1,7 @@
 # Sourced by run_tables.sh: which runs make each experiment. DIR and SEED are those of the seed that runs now.
 
+NO_FEATURES=(--lambda_cos 0 --lambda_norm 0 --lambda_ms 0)
+
 prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
     encoder sasrec
     python "$SLMREC/extract_emb.py" --encoder "$DIR/sasrec" --output_dir "$DIR/embeddings" "${OVERWRITE[@]}"

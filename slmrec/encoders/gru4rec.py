@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.row_layout import places, row_numbers
+from slmrec.encoders.row_layout import places, row_ends, row_numbers
 from slmrec.encoders.transformer import initialise
 
 
@@ -50,11 +50,18 @@ class GRU4Rec(Encoder):
         self.output_layer = nn.Linear(hidden_size, hidden_size)
         self.item_embedding.apply(initialise)
 
+    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.output_layer(self.read(batch)[row_ends(batch["lengths"])])
+
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.output_layer(self.read(batch))
+
+    def read(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The top layer's state after each history item, float32 [T, d]."""
         order, running = time_major(batch["lengths"])
         items = self.dropout(self.item_embedding(batch["history"]))  # [T, d]
         states = self.gru(PackedSequence(items[order], running))[0].data  # [T, d], in the order of `order`
-        return self.output_layer(self.dropout(torch.empty_like(states).index_copy(0, order, states)))
+        return self.dropout(torch.empty_like(states).index_copy(0, order, states))
 
 
 def time_major(lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ Different from the paper:
   - the loss is the training loop's (cross-entropy over all items by default), not binary with one negative;
   - positions count from the end of the history (the last item is position 0), which is what left padding does.
 
-Shapes: B rows with T history items in all, packed into R rows of W slots; d = hidden_size, H heads.
+Shapes: d = hidden_size, H heads.
 """
 
 from __future__ import annotations

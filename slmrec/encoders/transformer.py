@@ -69,8 +69,7 @@ class SelfAttentive(Encoder):
             both_ways: a slot looks at its whole row, not only at itself and at earlier slots.
         """
         packing = pack_rows(lengths.cpu(), self.position_embedding.num_embeddings, lengths.device)
-        same_row = packing.segment.unsqueeze(2) == packing.segment.unsqueeze(1)  # [R, W, W]
-        mask = (same_row if both_ways else packing.causal_mask()).unsqueeze(1)  # [R, 1, W, W]
+        mask = (whole_rows(packing) if both_ways else packing.causal_mask()).unsqueeze(1)  # [R, 1, W, W]
         positions = self.position_embedding(places_from_end(lengths))  # [T, d]
         states = [self.dropout(self.input_norm(items + positions))]
         for block in self.blocks:
@@ -81,6 +80,11 @@ class SelfAttentive(Encoder):
         """States float32 [T, d] of rows of items int64 [T] read both ways; what stands where masked, bool [T], is not read."""
         vectors = torch.where(masked.unsqueeze(1), self.mask_embedding, self.item_embedding(items))
         return self.run_blocks(vectors, lengths, both_ways=True)[-1]
+
+
+def whole_rows(packing: Packing) -> torch.Tensor:
+    """bool [R, W, W], true where two slots belong to the same row."""
+    return packing.segment.unsqueeze(2) == packing.segment.unsqueeze(1)
 
 
 def initialise(module: nn.Module) -> None:

@@ -64,13 +64,6 @@ def test_markov_equals_a_loop_over_random_sequences():
     torch.testing.assert_close(scores_after(prepared(Markov, data), *range(13)), torch.from_numpy(expected).float())
 
 
-@pytest.mark.parametrize("model_class", [Popularity, Markov])
-def test_held_out_items_are_not_counted(model_class):
-    others = dataset([sequence[:-2] + [5, 4] for sequence in SEQUENCES])
-    for name, tensor in prepared(model_class).state_dict().items():
-        assert torch.equal(tensor, prepared(model_class, others).state_dict()[name])
-
-
 def test_the_last_item_is_read_and_at_test_it_is_that_of_validation():
     model = prepared(Markov)
     assert model.encode({"history": torch.tensor([4, 1, 2]), "lengths": torch.tensor([2, 1])}).tolist() == [[1.0], [2.0]]

@@ -1,49 +1,14 @@
 import math
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
 
-from slmrec.artifacts import InputError
-from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.data.dataset import SequenceDataset
-from slmrec.encoders.checkpoint import WEIGHTS, save_encoder
-from slmrec.encoders.lightsans import LightSANs, aggregate
-from slmrec.evaluation.protocol import evaluate_recommender
-from slmrec.training.encoder_loop import LoopSettings, train_encoder
-
-LENGTHS = [1, 6, 3, 6, 2]
-ARCHITECTURE = {"num_items": 40, "hidden_size": 8, "num_heads": 2, "num_interests": 3, "dropout": 0.3, "max_length": 6}
-
-
-def make_model(num_layers=2):
-    torch.manual_seed(0)
-    model = LightSANs(**ARCHITECTURE, num_layers=num_layers).eval()
-    for parameter in model.parameters():  # away from the small initial weights, so that every term counts
-        parameter.data.mul_(3.0).add_(0.1 * torch.randn_like(parameter))
-    return model
+from slmrec.encoders.lightsans import aggregate
 
 
 @pytest.fixture
-def model():
-    return make_model()
-
-
-def make_batch(lengths=LENGTHS, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    total = sum(lengths)
-    return {
-        "users": torch.arange(len(lengths)),
-        "history": torch.randint(1, 41, (total,), generator=generator),
-        "lengths": torch.tensor(lengths),
-        "targets": torch.randint(1, 41, (total,), generator=generator),
-    }
-
-
-def rows_of(batch):
-    return torch.split(batch["history"], batch["lengths"].tolist())
+def model(make_encoder, stirred):
+    return stirred(make_encoder("lightsans"))
 
 
 def weighted_mean(scores, states):
@@ -89,15 +54,15 @@ def from_the_end(items):
     return torch.arange(len(items)).flip(0)
 
 
-def test_equals_a_loop_over_users_heads_and_positions(model):
-    batch = make_batch()
+def test_equals_a_loop_over_users_heads_and_positions(model, make_batch, rows_of):
+    batch = make_batch([1, 6, 3, 6, 2])
     with torch.no_grad():
         expected = [loop_forward(model, row, from_the_end(row)) for row in rows_of(batch)]
         torch.testing.assert_close(model.encode_positions(batch), torch.cat(expected), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model.encode(batch), torch.stack([rows[-1] for rows in expected]), atol=1e-5, rtol=1e-5)
 
 
-def test_each_position_is_the_model_run_on_the_items_up_to_it(model):
+def test_each_position_is_the_model_run_on_the_items_up_to_it(model, make_batch):
     items = make_batch([6])["history"]
     with torch.no_grad():
         vectors = model.encode_positions({"history": items, "lengths": torch.tensor([6])})
@@ -106,9 +71,9 @@ def test_each_position_is_the_model_run_on_the_items_up_to_it(model):
             torch.testing.assert_close(vectors[t], prefix[-1], atol=1e-5, rtol=1e-5)
 
 
-def test_one_layer_is_the_papers_model_on_the_items_up_to_each_position():
+def test_one_layer_is_the_papers_model_on_the_items_up_to_each_position(make_encoder, stirred, make_batch):
     """The paper's aggregation and attention, neither causal, over every prefix: the last vector of each is ours."""
-    model, items = make_model(num_layers=1), make_batch([6])["history"]
+    model, items = stirred(make_encoder("lightsans", num_layers=1)), make_batch([6])["history"]
     with torch.no_grad():
         vectors = model.encode_positions({"history": items, "lengths": torch.tensor([6])})
         for t in range(6):
@@ -125,30 +90,6 @@ def test_aggregation_by_hand():
     torch.testing.assert_close(means, torch.tensor([2.0, (2 + 18) / 4, (2 + 18 - 40) / 8]))
 
 
-def test_later_items_do_not_influence_earlier_positions(model):
-    batch = make_batch([6])
-    before = model.encode_positions(batch)
-    for changed in range(6):
-        history = batch["history"].clone()
-        history[changed] = history[changed] % 40 + 1
-        after = model.encode_positions(batch | {"history": history})
-        assert torch.equal(after[:changed], before[:changed])
-        assert (after[changed:] != before[changed:]).any(dim=1).all()
-
-
-def test_targets_are_not_read(model):
-    batch = make_batch()
-    assert torch.equal(model.encode_positions(batch), model.encode_positions(batch | {"targets": batch["targets"] % 40 + 1}))
-
-
-def test_same_vectors_alone_and_in_any_batch(model):
-    batch = make_batch()
-    together = model.encode(batch)
-    for row, items in enumerate(rows_of(batch)):
-        alone = model.encode({"history": items, "lengths": torch.tensor([len(items)])})
-        torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-5)
-
-
 def test_the_order_of_items_counts(model):
     items = torch.tensor([3, 8, 5, 9])
     forth, back = (model.encode({"history": row, "lengths": torch.tensor([4])}) for row in (items, items.flip(0)))
@@ -156,41 +97,6 @@ def test_the_order_of_items_counts(model):
     assert not torch.allclose(forth, back) and not torch.allclose(forth, swapped)
 
 
-@pytest.mark.parametrize("targets", ["all", "last"])
-def test_training_loss_reads_the_named_positions(model, targets):
-    batch = make_batch()
-    vectors = model.encode_positions(batch) if targets == "all" else model.encode(batch)
-    batch["targets"] = batch["targets"][: len(vectors)]
-    expected = F.cross_entropy(vectors @ model.item_matrix()[1:].T, batch["targets"] - 1)
-    torch.testing.assert_close(model.training_loss(batch, targets, catalogue_cross_entropy)["total"], expected)
-
-
-def test_interests_differ_from_the_start():
-    model = LightSANs(**ARCHITECTURE, num_layers=1)
-    assert model.blocks[0].key_interests.std() > 0.5
-    model.training_loss(make_batch(), "all", catalogue_cross_entropy)["total"].backward()
-    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
-
-
-def test_learns_a_cycle_by_heart(tmp_path):
-    """Item i is always followed by item i + 1, and 12 by 1."""
-    sequences = [(np.arange(7) + user) % 12 + 1 for user in range(24)]
-    dataset = SequenceDataset(np.concatenate(sequences).astype(np.int32), np.arange(25, dtype=np.int64) * 7, 12)
-    torch.manual_seed(0)
-    model = LightSANs(12, hidden_size=16, num_layers=1, num_heads=2, num_interests=3, dropout=0.0, max_length=5)
-    settings = LoopSettings("all", learning_rate=0.01, batch_size=8, num_epochs=40, patience=40, weight_decay=0.0, seed=0)
-    train_encoder(model, dataset, settings, tmp_path, torch.device("cpu"))
-    assert evaluate_recommender(model, dataset, "test", full_ranking=True, progress=False).metrics["full"]["HR@1"] == 1.0
-
-
-def test_saved_and_loaded_it_scores_alike(model, tmp_path):
-    save_encoder(model, tmp_path)
-    loaded = LightSANs(**ARCHITECTURE, num_layers=2).eval()
-    loaded.load_state_dict(load_file(tmp_path / WEIGHTS))
-    batch = make_batch()
-    assert torch.equal(loaded.score_all(loaded.encode(batch)), model.score_all(model.encode(batch)))
-
-
-def test_heads_must_divide_the_width():
-    with pytest.raises(InputError, match="--hidden_size 8 .* --num_heads 3"):
-        LightSANs(**ARCHITECTURE | {"num_heads": 3}, num_layers=1)
+def test_interests_differ_from_the_start(make_encoder):
+    for block in make_encoder("lightsans").blocks:
+        assert block.key_interests.std() > 0.5 and block.value_interests.std() > 0.5
