@@ -36,6 +36,7 @@ run_experiment() {
             python -m slmrec.analysis.layers --model "$DIR/e4srec_$NUM_LAYERS_TEACHER" "${OVERWRITE[@]}" ;;
         ablation)  # paper, Section 5.2 (RQ3)
             e4srec "$NUM_LAYERS_TEACHER"
+            e4srec "$NUM_LAYERS_STUDENT"  # without any of the terms
             slmrec slmrec_cos "e4srec_$NUM_LAYERS_TEACHER" --lambda_norm 0 --lambda_ms 0
             slmrec slmrec_cos_norm "e4srec_$NUM_LAYERS_TEACHER" --lambda_ms 0
             slmrec slmrec_cos_ms "e4srec_$NUM_LAYERS_TEACHER" --lambda_norm 0

@@ -71,7 +71,7 @@ STUDENT_SIZES = (
 PAIRS = {
     "main": [(STUDENT, "e4srec_4"), (STUDENT, "e4srec_8"), ("e4srec_8", "e4srec_4"), (STUDENT, "sasrec"), ("e4srec_8", "sasrec")],
     "depth-train": [("e4srec_8", "e4srec_1"), ("e4srec_8", "e4srec_2"), ("e4srec_8", "e4srec_4")],
-    "ablation": [(STUDENT, model.name) for model in ABLATION[:-1]],
+    "ablation": [(model.name, "e4srec_4") for model in ABLATION] + [(STUDENT, model.name) for model in ABLATION[:-1]],
     "blocks": [(STUDENT, model.name) for model in BLOCKS if model.name != STUDENT],
     "online": [
         ("slmrec_online", STUDENT),
@@ -106,7 +106,9 @@ def models_of(experiment: str, run_dir: Path) -> list[Model]:
         return _teacher_sizes(run_dir)
     if experiment == "student-size":
         return [e4srec(8), *(model for depth, student in zip((1, 2, 4), STUDENT_SIZES) for model in (e4srec(depth), student))]
-    return {"ablation": [*ABLATION], "blocks": [*BLOCKS], "online": [*base, *ONLINE], "kd-kinds": [*base, *KD_KINDS]}[experiment]
+    return {"ablation": [e4srec(4), *ABLATION], "blocks": [*BLOCKS], "online": [*base, *ONLINE], "kd-kinds": [*base, *KD_KINDS]}[
+        experiment
+    ]
 
 
 def backbone_layers(run_dir: Path) -> int:
