@@ -63,7 +63,7 @@ def test_finished_runs_are_reused(finished):
     manifests = {path: path.read_bytes() for path in (directory / "runs/demo").rglob("manifest.json")}
     outcome = run_tables(directory, "depth-infer", "demo", *FEW_STEPS)
     assert outcome.returncode == 0, outcome.stderr[-2000:]
-    for stage in ("data", "sasrec", "embeddings", "backbone", "e4srec_8", "e4srec_8/evaluation-test"):
+    for stage in ("sasrec", "embeddings", "backbone", "e4srec_8", "e4srec_8/evaluation-test"):
         assert f"runs/demo/{stage}: up to date" in outcome.stdout
     assert all(path.read_bytes() == content for path, content in manifests.items())
     layers = read_json(directory / "runs/tables/demo/depth-infer.json")["runs"][0]["layers"]
