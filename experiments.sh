@@ -25,12 +25,14 @@ run_experiment() {
             e4srec "$NUM_LAYERS_STUDENT"
             student ;;
         depth-train)  # paper, Section 2
+            DEEPEST="$(base_layers)"
             for LAYERS in 1 2 4 8 16 24 32; do
-                [ "$LAYERS" -gt "$(base_layers)" ] || e4srec "$LAYERS"
+                [ "$LAYERS" -gt "$DEEPEST" ] || e4srec "$LAYERS"
             done ;;
         depth-infer)  # paper, Section 2
-            e4srec "$(base_layers)"
-            python -m slmrec.analysis.depth_infer --model "$DIR/e4srec_$(base_layers)" --split test "${OVERWRITE[@]}" ;;
+            DEEPEST="$(base_layers)"
+            e4srec "$DEEPEST"
+            python -m slmrec.analysis.depth_infer --model "$DIR/e4srec_$DEEPEST" --split test "${OVERWRITE[@]}" ;;
         layers)
             e4srec "$NUM_LAYERS_TEACHER"
             python -m slmrec.analysis.layers --model "$DIR/e4srec_$NUM_LAYERS_TEACHER" "${OVERWRITE[@]}" ;;
@@ -68,8 +70,9 @@ run_experiment() {
             slmrec slmrec_2_8 "e4srec_$NUM_LAYERS_TEACHER" --num_layers 2 --num_blocks 2
             student ;;
         teacher-size)
+            DEEPEST="$(base_layers)"
             for LAYERS in 4 8 16 32; do
-                [ "$LAYERS" -le "$(base_layers)" ] || continue
+                [ "$LAYERS" -le "$DEEPEST" ] || continue
                 e4srec "$LAYERS"
                 slmrec "slmrec_${NUM_LAYERS_STUDENT}_$LAYERS" "e4srec_$LAYERS"
             done

@@ -72,8 +72,8 @@ encoder() {  # encoder NAME
     train_encoder "$1" "$DIR/$1" --seed "$SEED"
     evaluate "$1"
 }
-e4srec() {  # e4srec LAYERS [SUFFIX FLAGS]: tuned to predict the next item
-    bash "$SLMREC/run_finetune.sh" "$DIR/e4srec_$1${2:-}" "${LLM[@]}" --num_layers "$1" "${@:3}"
+e4srec() {  # e4srec LAYERS [SUFFIX]: tuned to predict the next item
+    bash "$SLMREC/run_finetune.sh" "$DIR/e4srec_$1${2:-}" "${LLM[@]}" --num_layers "$1"
     evaluate "e4srec_$1${2:-}"
 }
 slmrec() {  # slmrec NAME TEACHER [FLAGS]: a student; TEACHER is a model of this seed, or online
@@ -87,7 +87,7 @@ slmrec() {  # slmrec NAME TEACHER [FLAGS]: a student; TEACHER is a model of this
     evaluate "$1"
 }
 student() { slmrec slmrec_4_8 "e4srec_$NUM_LAYERS_TEACHER"; }
-base_layers() {
+base_layers() {  # starts Python: once an experiment is enough
     python -c 'import sys; from transformers import AutoConfig; print(AutoConfig.from_pretrained(sys.argv[1]).num_hidden_layers)' "$BASE_MODEL"
 }
 source "$SLMREC/experiments.sh"

@@ -389,6 +389,9 @@ class EncoderArguments:
         return {name: value for name, value in vars(self).items() if name != "model"}
 
 
+ITEM_LOSSES = ("ce", "bce", "bpr", "sampled")  # slmrec/encoders/item_losses.py
+
+
 @dataclass
 class TrainEncoderArguments:
     """How a conventional recommender is trained; what is not given comes from slmrec/encoders/registry.py."""
@@ -421,7 +424,7 @@ class TrainEncoderArguments:
         at_least("num_epochs", self.num_epochs, 1)
         at_least("patience", self.patience, 1)
         if self.loss is not None:
-            one_of("loss", self.loss, ("ce", "bce", "bpr", "sampled"))
+            one_of("loss", self.loss, ITEM_LOSSES)
         at_least("num_negatives", self.num_negatives, 1)
         at_least("pretrain_epochs", self.pretrain_epochs, 0)
         at_least("weight_decay", self.weight_decay, 0)

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.encoders.encoder import ItemLoss
 
-ITEM_LOSSES = ("ce", "bce", "bpr", "sampled")
-
 
 def choose_item_loss(name: str, num_negatives: int) -> ItemLoss:
-    """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one of ITEM_LOSSES.
+    """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one of config.ITEM_LOSSES.
 
     ce: cross-entropy over all items. bce: binary cross-entropy of the target and its negatives (Kang and McAuley 2018, Eq. 7).
     bpr: -log sigmoid(target - negative) (Rendle et al. 2009). sampled: cross-entropy among the target and its negatives.

@@ -105,42 +105,39 @@ def rankings_of(summary: dict) -> list[str]:
 # -- models -------------------------------------------------------------------------------------------------------------------
 
 
-def dot_plot(summary: dict) -> Picture:
-    """MRR of every model as a dot with its standard deviation, one panel per ranking."""
+def mrr_picture(
+    summary: dict, draw: Callable[[Axes, np.ndarray, np.ndarray], None], row_height: float, from_zero: bool
+) -> Picture:
+    """MRR of every model in a row of its own, one panel per ranking; `draw` puts means and deviations into a panel."""
     rankings = rankings_of(summary)
     most = max(len(measured(summary["models"], ranking)) for ranking in rankings)
-    figure, axes = panels(summary, 1, len(rankings), 4.2, 0.32 * most + 0.8, TITLES[summary["experiment"]])
+    figure, axes = panels(summary, 1, len(rankings), 4.2, row_height * most + 0.8, TITLES[summary["experiment"]])
     for panel, ranking in zip(axes[0], rankings, strict=True):
         models = measured(summary["models"], ranking)
         means, deviations = points([run["MRR"] for run in runs] for _, runs in models)
-        for height, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
-            panel.errorbar(mean, height, xerr=deviation, fmt="o", color=COLOURS[0], capsize=3)
-        draw_paper(panel, summary, [model for model, _ in models], ranking)
+        draw(panel, means, deviations)
+        paper = draw_paper(panel, summary, [model for model, _ in models], ranking)
+        if from_zero:
+            panel.set_xlim(0, 1.2 * max([*(means + np.nan_to_num(deviations)), *paper]))
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator(3))
         label_rows(panel, [model["label"] for model, _ in models])
         panel.set_xlabel(f"MRR, {RANKING_NAMES[ranking]} (%)")
-        panel.xaxis.set_major_locator(MaxNLocator(3))
-    caption = f"Test MRR, mean and standard deviation over seeds. The axis does not begin at 0.{paper_caption(summary)}"
+    start = "" if from_zero else " The axis does not begin at 0."
+    caption = f"Test MRR, mean and standard deviation over seeds.{start}{paper_caption(summary)}"
     return Picture(summary["experiment"], figure, caption)
 
 
-def bars(summary: dict) -> Picture:
-    """MRR of every model as a bar from 0, one panel per ranking."""
-    rankings = rankings_of(summary)
-    most = max(len(measured(summary["models"], ranking)) for ranking in rankings)
-    figure, axes = panels(summary, 1, len(rankings), 4.2, 0.36 * most + 0.8, TITLES[summary["experiment"]])
-    for panel, ranking in zip(axes[0], rankings, strict=True):
-        models = measured(summary["models"], ranking)
-        means, deviations = points([run["MRR"] for run in runs] for _, runs in models)
-        panel.barh(np.arange(len(models)), means, xerr=deviations, height=0.6, color=COLOURS[5], capsize=3)
-        for height, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
-            panel.annotate(
-                f"{mean:.2f}", (mean + np.nan_to_num(deviation), height), xytext=(4, 0), textcoords="offset points", va="center"
-            )
-        paper = draw_paper(panel, summary, [model for model, _ in models], ranking)
-        panel.set_xlim(0, 1.2 * max([*(means + np.nan_to_num(deviations)), *paper]))
-        label_rows(panel, [model["label"] for model, _ in models])
-        panel.set_xlabel(f"MRR, {RANKING_NAMES[ranking]} (%)")
-    return Picture(summary["experiment"], figure, f"Test MRR, mean and standard deviation over seeds.{paper_caption(summary)}")
+def draw_dots(panel: Axes, means: np.ndarray, deviations: np.ndarray) -> None:
+    for height, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+        panel.errorbar(mean, height, xerr=deviation, fmt="o", color=COLOURS[0], capsize=3)
+
+
+def draw_bars(panel: Axes, means: np.ndarray, deviations: np.ndarray) -> None:
+    """Each with its mean written behind it."""
+    panel.barh(np.arange(len(means)), means, xerr=deviations, height=0.6, color=COLOURS[5], capsize=3)
+    for height, end in enumerate(means + np.nan_to_num(deviations)):
+        panel.annotate(f"{means[height]:.2f}", (end, height), xytext=(4, 0), textcoords="offset points", va="center")
 
 
 def draw_paper(panel: Axes, summary: dict, models: list[dict], ranking: str) -> list[float]:
@@ -359,7 +356,9 @@ def model_picture(summary: dict, main: dict | None) -> Picture:
         return curves(summary, main, "decoder layers", f"{over_seeds} {NOT_IN_PAPER}")
     if summary["experiment"] == "blocks":
         return curves(summary, main, "blocks B", f"{over_seeds} {NOT_IN_PAPER}")
-    return bars(summary) if summary["experiment"] == "ablation" else dot_plot(summary)
+    if summary["experiment"] == "ablation":
+        return mrr_picture(summary, draw_bars, row_height=0.36, from_zero=True)
+    return mrr_picture(summary, draw_dots, row_height=0.32, from_zero=False)
 
 
 def training_pictures(main: dict) -> list[Picture]:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.config import ITEM_LOSSES
 from slmrec.encoders import item_losses
-from slmrec.encoders.item_losses import ITEM_LOSSES, choose_item_loss, draw_negatives
+from slmrec.encoders.item_losses import choose_item_loss, draw_negatives
 
 LOG3 = math.log(3)
 # Scores of a target and two negatives: sigmoid of log 3 is 3/4, of 0 is 1/2, of -log 3 is 1/4
