@@ -5,11 +5,9 @@ Nothing here knows a particular model; what is minimised comes from `Encoder.tra
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.evaluation.protocol import evaluate_recommender
 
 CHECKPOINT = "checkpoint.pt"
-TRIM_EVERY = 4  # steps
 
 logger = logging.getLogger(__name__)
 
@@ -162,15 +159,13 @@ def train_epoch(
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
     item_loss = choose_item_loss(settings.loss, settings.num_negatives)
-    for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False)):
+    for batch in tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         pretraining = epoch <= settings.pretrain_epochs
         terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
         optimizer.zero_grad()
         terms["total"].backward()
         optimizer.step()
-        if step % TRIM_EVERY == 0:
-            release_freed_memory()
         weight = len(batch["targets"])
         num_targets += weight
         for name, value in terms.items():
@@ -179,12 +174,6 @@ def train_epoch(
     if not all(map(math.isfinite, means.values())):
         raise InputError(f"epoch {epoch}: training diverged (loss {means}); try a lower --learning_rate")
     return means
-
-
-def release_freed_memory() -> None:
-    """Give freed blocks back to the system: batches differ in size, and glibc keeps the holes (3.2 GiB on Beauty)."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
