@@ -16,10 +16,10 @@ prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
 
 run_experiment() {
     case "$1" in
+        encoders)
+            encoders ;;
         main | cold)  # paper, Section 5.2
-            for MODEL in $(python -c "from slmrec.encoders.registry import ENCODERS; print(*ENCODERS)"); do
-                [ "$MODEL" = sasrec ] || encoder "$MODEL"  # every run has SASRec
-            done
+            encoders
             e4srec "$(base_layers)"
             e4srec "$NUM_LAYERS_TEACHER"
             e4srec "$NUM_LAYERS_STUDENT"
@@ -84,6 +84,13 @@ run_experiment() {
         stats)  # the data stage has counted
             ;;
     esac
+}
+
+encoders() {  # every conventional model and the references that count
+    local model
+    for model in $(python -c "from slmrec.encoders.registry import ENCODERS; print(*ENCODERS)"); do
+        encoder "$model"
+    done
 }
 
 other_widths() {  # teachers of half and of double width; the student compares its states after a learned map

@@ -5,6 +5,7 @@
 #   bash run_tables.sh --render [RUNS_DIR]      render what there is below RUNS_DIR (default: runs)
 #
 #   main             Tables 2, 3    every conventional model, E4SRec with all layers, 8 and 4, SLMRec_4<-8
+#   encoders         Tables 2, 3    the conventional models alone, without any LLM
 #   depth-infer      Fig. 2, 5 a-c  the deepest E4SRec read at its last ten layers, without training
 #   depth-train      Fig. 2, 5 d-f  E4SRec with 1, 2, 4, 8, 16, 24, 32 layers, as many as the backbone has
 #   ablation         Tables 4, 9    cos; cos + norm; cos + ms; all three
@@ -37,7 +38,7 @@ render() {  # render RUNS_DIR [TABLE]: everything below it; shows one table
 
 EXPERIMENT="${1:-}"
 case "$EXPERIMENT" in
-    main | depth-infer | depth-train | ablation | blocks | online | student-size | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
+    main | encoders | depth-infer | depth-train | ablation | blocks | online | student-size | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
     theory) python -m slmrec.paper.theory --output runs/tables/theory.json; render runs theory; exit ;;
     hyper-parameters) render runs hyperparameters; exit ;;
     --render)
@@ -95,7 +96,7 @@ source "$SLMREC/experiments.sh"
 for ((SEED = 0; SEED < SEEDS; SEED++)); do
     DIR="$RUN_DIR"
     [ "$SEED" = 0 ] || DIR="$RUN_DIR/seed_$SEED"
-    case "$EXPERIMENT" in stats | efficiency) ;; *) prepare_seed ;; esac  # these two train nothing
+    case "$EXPERIMENT" in encoders | stats | efficiency) ;; *) prepare_seed ;; esac  # these need no LLM
     run_experiment "$EXPERIMENT"
 done
 render "$(dirname "$RUN_DIR")" "$(basename "$RUN_DIR")/$EXPERIMENT"

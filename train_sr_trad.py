@@ -12,7 +12,7 @@ from slmrec.config import EncoderArguments, OutputArguments, TrainEncoderArgumen
 from slmrec.data.dataset import load_dataset
 from slmrec.encoders.checkpoint import save_encoder
 from slmrec.encoders.registry import build_encoder, registered, with_defaults
-from slmrec.runtime import pick_device, run_main, seed_everything
+from slmrec.runtime import peak_memory_mib, pick_device, run_main, seed_everything
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
 
 
@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
             "best_epoch": best["epoch"],
             "valid": {"sampled": {"MRR": best["valid_MRR"]}},
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "peak_memory_mib": peak_memory_mib(device),
             "history": history,
         }
     print(f"{output.output_dir}: {encoder.model}, validation MRR {best['valid_MRR']:.4f} after epoch {best['epoch']}")

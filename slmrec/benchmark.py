@@ -14,18 +14,15 @@ between the sides. --parts precision compares float32 with bf16; --plot FILE dra
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser
 
-from slmrec.artifacts import git_state, library_versions, write_json
+from slmrec.artifacts import write_json
 from slmrec.benchmarking import comparisons, paper_tables
+from slmrec.benchmarking.environment import environment
 from slmrec.benchmarking.memory import peak_memory
 from slmrec.benchmarking.models import Case, Models
 from slmrec.benchmarking.report import render
@@ -44,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     result = headline(measure(arguments, models, workload)) | {
         "lengths": workload.label,
         "configuration": asdict(arguments),
-        "environment": environment(device, sys.argv[1:] if argv is None else [str(word) for word in argv]),
+        "environment": environment("slmrec.benchmark", argv, device),
     }
     print(render(result), flush=True)
     if arguments.json:
@@ -118,32 +115,6 @@ def headline(result: dict) -> dict:
         numbers[f"{mode}_achieved"] = encoding[mode]["achieved"]
     numbers |= {"token_ratio": encoding["tokens"]["token_ratio"], "max_abs_diff": encoding["max_abs_diff"]}
     return numbers | result
-
-
-def environment(device: torch.device, words: list[str]) -> dict:
-    """Where and how the numbers were taken."""
-    return {
-        "command": " ".join(["python -m slmrec.benchmark", *words]),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "git": git_state(),
-        "libraries": library_versions(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
-
-
-def cpu_model() -> str:
-    """The processor's name and, where Linux tells, whether it multiplies bf16 matrices natively."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    found = {key.strip(): value.strip() for key, value in fields.items()}
-    native = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in found.get("flags", "").split()]
-    return " ".join([found.get("model name", platform.machine()), *native])
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ class _MeanCrossEntropy(torch.autograd.Function):
             if wanted[0]:
                 vector_gradient[chunk] = (weights.T @ items) / norm.unsqueeze(1) - items[target]
             if wanted[1]:
-                item_gradient.addmm_(weights, part / norm.unsqueeze(1)).index_add_(0, target, part, alpha=-1)
+                torch.addmm(item_gradient, weights, part / norm.unsqueeze(1), out=item_gradient)
+                item_gradient.index_add_(0, target, part, alpha=-1)
         context.gradients, context.number = (vector_gradient, item_gradient), len(targets)
         return (total / len(targets)).to(vectors.dtype)
 

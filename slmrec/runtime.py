@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import resource
 import sys
 from collections.abc import Callable
 
@@ -44,3 +45,13 @@ def pick_device(name: str = "auto"):
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {name}: no CUDA device is available")
     return device
+
+
+def peak_memory_mib(device) -> float:
+    """The most memory that this process has held so far, in MiB: of a CUDA device what its allocator gave, else resident memory."""
+    import torch
+
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

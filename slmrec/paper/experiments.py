@@ -24,6 +24,8 @@ ENCODER_LABELS = {
     "popularity": "Popularity",
     "markov": "Markov (item to item)",
 }
+COUNTING = ("popularity", "markov")  # references, which train nothing
+TRAINED = tuple(name for name in ENCODER_LABELS if name not in COUNTING)
 PAPER_DEPTHS = (1, 2, 4, 8, 16, 24, 32)  # Section 2
 STUDENT = "slmrec_4_8"
 
@@ -69,6 +71,7 @@ STUDENT_SIZES = (
     FULL,
 )
 PAIRS = {
+    "encoders": [(name, against) for against in ("markov", "sasrec") for name in TRAINED if name != against],
     "main": [(STUDENT, "e4srec_4"), (STUDENT, "e4srec_8"), ("e4srec_8", "e4srec_4"), (STUDENT, "sasrec"), ("e4srec_8", "sasrec")],
     "depth-train": [("e4srec_8", "e4srec_1"), ("e4srec_8", "e4srec_2"), ("e4srec_8", "e4srec_4")],
     "ablation": [(model.name, "e4srec_4") for model in ABLATION] + [(STUDENT, model.name) for model in ABLATION[:-1]],
@@ -97,6 +100,8 @@ def e4srec(layers: int) -> Model:
 def models_of(experiment: str, run_dir: Path) -> list[Model]:
     """The models that make an experiment, whether they are there or not; depths and widths depend on the run's backbone."""
     base = [e4srec(8), e4srec(4)]
+    if experiment == "encoders":
+        return [Model(name, label) for name, label in ENCODER_LABELS.items()]
     if experiment == "main":
         return [*_encoders(run_dir), *(e4srec(depth) for depth in _deeper(run_dir)), *base, FULL]
     if experiment == "depth-train":

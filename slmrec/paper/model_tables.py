@@ -17,10 +17,11 @@ PAPER_E4SREC = "E4SRec_32"  # what we call the paper's E4SRec, which has the 32 
 
 
 def model_tables(summary: dict) -> list[Table]:
-    """Sampled and full ranking of every model, then the paired comparisons."""
+    """Sampled and full ranking of every model, then the paired comparisons and what training took."""
     found = [name for name in RANKINGS if any(ranked(model, name) for model in summary["models"])]
     tables = [metrics_table(summary, name) for name in found or ["sampled"]]
-    return tables + ([comparison_table(summary)] if summary.get("comparisons") else [])
+    tables += [comparison_table(summary)] if summary.get("comparisons") else []
+    return tables + ([cost_table(summary)] if summary["experiment"] == "encoders" else [])
 
 
 def ranked(model: dict, ranking: str) -> list[dict]:
@@ -37,7 +38,7 @@ def metrics_table(summary: dict, ranking: str) -> Table:
     """Every model under one ranking; the paper ranked sampled candidates only, so its columns stand there alone."""
     measured = {model["name"]: ranked(model, ranking) for model in summary["models"]}
     with_paper = ranking == "sampled" and summary["experiment"] in ("main", "ablation") and summary["dataset"] in PAPER_DATASETS
-    ranks = metric_ranks(measured) if summary["experiment"] == "main" else None
+    ranks = metric_ranks(measured) if summary["experiment"] in ("main", "encoders") else None
     rows = []
     for model in summary["models"]:
         if measured[model["name"]]:
@@ -131,6 +132,23 @@ def comparison_table(summary: dict) -> Table:
         f"{'; '.join(tests)}. A p value is for one comparison, not adjusted for their number, and does not speak of other seeds."
     )
     return Table(title(summary, "paired over users"), header, rows, note)
+
+
+def cost_table(summary: dict) -> Table:
+    """What training each conventional model took."""
+    rows = []
+    for model in summary["models"]:
+        costs = [run["cost"] for run in model["runs"]]
+        if costs:
+            epochs = ", ".join(f"{cost['epochs']} ({cost['best_epoch']})" for cost in costs)
+            seconds, memory = ([cost[name] for cost in costs] for name in ("seconds_per_epoch", "peak_memory_mib"))
+            rows.append([model["label"], epochs, f"{np.mean(seconds):.1f}", number(round(max(memory)))])
+    note = (
+        "Epochs of each seed, in brackets the one that validation chose. Seconds: wall time of an epoch without validation, "
+        "the median over epochs, the mean over seeds; runs that shared a machine slow each other down, so these are no comparison "
+        "of models (slmrec.benchmarking.encoder_costs is). Memory: all that the process held at its peak, libraries included."
+    )
+    return Table(title(summary, "training"), ["Model", "Epochs", "Seconds an epoch", "Peak memory (MiB)"], rows, note)
 
 
 def rank_table(summaries: list[dict]) -> Table | None:

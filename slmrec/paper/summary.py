@@ -22,6 +22,7 @@ from slmrec.paper.regimes import regimes
 from slmrec.paper.statistics import paired_comparison
 
 RANKINGS = ("sampled", "full")
+NO_LOSS = ("epoch", "valid_MRR", "train_seconds", "valid_seconds")  # every other value of an encoder's epoch is a loss term
 ANALYSES = {"depth-infer": "depth_infer-test", "layers": "layers-test"}  # experiment -> stage directory below a model's
 
 
@@ -78,7 +79,7 @@ def run_entry(model: Path, seed: int) -> dict:
     stage = model if (model / MANIFEST).is_file() else model.parent
     training = read_json(stage / "metrics.json")
     counts = training if stage == model else training["trained_along"][model.name]
-    return {
+    entry = {
         "seed": seed,
         "metrics": read_json(model / "evaluation-test" / "metrics.json")["test"],
         "parameters": counts["parameters"],
@@ -86,12 +87,25 @@ def run_entry(model: Path, seed: int) -> dict:
         "history": [history_point(entry) for entry in training["history"] if "valid_MRR" in entry or "valid" in entry],
         "provenance": provenance(stage),
     }
+    return entry | ({"cost": epoch_cost(training)} if "best_epoch" in training else {})
+
+
+def epoch_cost(training: dict) -> dict:
+    """What training a conventional model took, from its metrics.json. Pretraining epochs count as epochs."""
+    seconds = [epoch["train_seconds"] for epoch in training["history"]]
+    return {
+        "epochs": len(seconds),
+        "best_epoch": training["best_epoch"],
+        "seconds_per_epoch": float(np.median(seconds)),
+        "peak_memory_mib": training["peak_memory_mib"],
+    }
 
 
 def history_point(entry: dict) -> dict:
     """A validation of an encoder (by epoch) or of an LLM stage (by step) in one form."""
     if "epoch" in entry:
-        return {"step": entry["epoch"], "valid_MRR": entry["valid_MRR"], "train": {"loss": entry["loss"]}}
+        train = {name: value for name, value in entry.items() if name not in NO_LOSS}
+        return {"step": entry["epoch"], "valid_MRR": entry["valid_MRR"], "train": train}
     train = {name.removeprefix("loss_"): value for name, value in entry["train"].items()}
     return {"step": entry["step"], "valid_MRR": entry["valid"]["MRR"], "train": train}
 

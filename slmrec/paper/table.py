@@ -19,6 +19,7 @@ from slmrec.paper.statistics import mean_and_deviation
 TITLES = {
     "stats": "Data sets (Table 1)",
     "main": "Models compared (Tables 2 and 3)",
+    "encoders": "Conventional models",
     "ablation": "Terms of the loss (Tables 4 and 9)",
     "depth-train": "Depth: a model trained at each depth (Figures 2 and 5, d to f)",
     "depth-infer": "Depth: the layers of one trained model (Figures 2 and 5, a to c)",

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from slmrec.artifacts import InputError
 from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
-from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.encoder import Encoder, ItemLoss
 from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.evaluation.protocol import evaluate_recommender
 
@@ -161,11 +161,7 @@ def train_epoch(
     item_loss = choose_item_loss(settings.loss, settings.num_negatives)
     for batch in tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        pretraining = epoch <= settings.pretrain_epochs
-        terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
-        optimizer.zero_grad()
-        terms["total"].backward()
-        optimizer.step()
+        terms = train_step(model, batch, optimizer, settings, item_loss, pretraining=epoch <= settings.pretrain_epochs)
         weight = len(batch["targets"])
         num_targets += weight
         for name, value in terms.items():
@@ -174,6 +170,22 @@ def train_epoch(
     if not all(map(math.isfinite, means.values())):
         raise InputError(f"epoch {epoch}: training diverged (loss {means}); try a lower --learning_rate")
     return means
+
+
+def train_step(
+    model: Encoder,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    settings: LoopSettings,
+    item_loss: ItemLoss,
+    pretraining: bool = False,
+) -> dict[str, torch.Tensor]:
+    """One update of the weights; returns the loss terms of the batch."""
+    terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
+    optimizer.zero_grad()
+    terms["total"].backward()
+    optimizer.step()
+    return terms
 
 
 def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from slmrec.artifacts import write_json
-from slmrec.paper.experiments import MODEL_EXPERIMENTS, PAIRS, models_of
+from slmrec.encoders.registry import ENCODERS
+from slmrec.paper.experiments import COUNTING, MODEL_EXPERIMENTS, PAIRS, models_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = (ROOT / "experiments.sh").read_text(encoding="utf-8")
@@ -63,6 +64,11 @@ def test_other_encoders_stand_in_the_papers_order(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text("{}")
     assert names("main", tmp_path)[:3] == ["gru4rec", "sasrec", "hgn"]
+
+
+def test_the_conventional_models_are_those_of_the_registry(tmp_path):
+    assert set(names("encoders", tmp_path)) == set(ENCODERS)
+    assert {name for name, entry in ENCODERS.items() if not entry.training} == set(COUNTING)
 
 
 def test_teachers_of_other_sizes(tmp_path):

@@ -34,6 +34,7 @@ def write_model(directory, data, ranks, shift=0):
         stage.metrics = {"parameters": 100, "train_seconds": 2.0, "history": [point(kind)]}
         if kind == "encoder":
             stage.metrics["history"][0]["train_seconds"] = 2.0
+            stage.metrics |= {"best_epoch": 3, "peak_memory_mib": 512.0}
             del stage.metrics["train_seconds"]
     evaluate(directory, data, np.array(ranks) + shift)
     return directory
@@ -76,6 +77,27 @@ def test_main(runs):
     assert models["sasrec"]["runs"][0]["history"] == [{"step": 3, "valid_MRR": 0.25, "train": {"loss": 5.0}}]
     assert models["sasrec"]["runs"][0]["train_seconds"] == 2.0
     assert first["provenance"]["digest"] != second["provenance"]["digest"] and len(first["provenance"]["digest"]) == 64
+
+
+def test_conventional_models_alone(runs):
+    """The encoders' experiment has a row for each of them, costs where they ran, and comparisons where both models did."""
+    markov = runs.directory / "markov"
+    with Stage("encoder", markov, {}, {"data": stage_input(runs.directory / "data")}) as stage:
+        history = [{"epoch": 1, "valid_MRR": 0.125, "train_seconds": 0.5, "valid_seconds": 1.0}]  # nothing was trained: no loss
+        stage.metrics = {"parameters": 0, "best_epoch": 1, "peak_memory_mib": 300.0, "history": history}
+    evaluate(markov, runs.directory / "data", np.array([2, 2, 2, 2, 2]))
+    found = summarise(runs)["encoders"]
+    models = {model["name"]: model for model in found["models"]}
+    assert len(models) == 11 and models["caser"]["runs"] == [] and len(models["caser"]["missing"]) == 2
+    assert models["caser"]["missing"][1]["command"] == "bash run_tables.sh encoders mine --seeds 2"
+    assert models["sasrec"]["runs"][0]["cost"] == {
+        "epochs": 1,
+        "best_epoch": 3,
+        "seconds_per_epoch": 2.0,
+        "peak_memory_mib": 512.0,
+    }
+    assert models["markov"]["runs"][0]["history"] == [{"step": 1, "valid_MRR": 0.125, "train": {}}]
+    assert {(entry["model"], entry["against"]) for entry in found["comparisons"]} == {("sasrec", "markov")}
 
 
 def test_what_is_missing_comes_with_its_command(runs):
