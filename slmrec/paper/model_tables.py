@@ -142,7 +142,7 @@ def cost_table(summary: dict) -> Table:
         if costs:
             epochs = ", ".join(f"{cost['epochs']} ({cost['best_epoch']})" for cost in costs)
             seconds, memory = ([cost[name] for cost in costs] for name in ("seconds_per_epoch", "peak_memory_mib"))
-            rows.append([model["label"], epochs, f"{np.mean(seconds):.1f}", number(round(max(memory)))])
+            rows.append([model["label"], epochs, f"{np.mean(seconds):.1f}", number(max((round(mib) for mib in memory if mib is not None), default=None))])
     note = (
         "Epochs of each seed, in brackets the one that validation chose. Seconds: wall time of an epoch without validation, "
         "the median over epochs, the mean over seeds; runs that shared a machine slow each other down, so these are no comparison "

@@ -40,7 +40,7 @@ PROVENANCE = {"stage": str, "command": str, "digest": str, "device": str, "libra
 MISSING = [{"seed": int, "command": str, "model?": str}]
 HISTORY = [{"step": NUMBER, "valid_MRR": NUMBER, "train": dict}]
 RUN = {"seed": int, "metrics": RANKED, "parameters": int, "history": HISTORY, "provenance": PROVENANCE}
-RUN |= {"cost?": {"epochs": int, "best_epoch": int, "seconds_per_epoch": NUMBER, "peak_memory_mib": NUMBER}}
+RUN |= {"cost?": {"epochs": int, "best_epoch": int, "seconds_per_epoch": NUMBER, "peak_memory_mib": MAYBE_NUMBER}}
 MODEL = {"name": str, "label": str, "x": MAYBE_NUMBER, "runs": [RUN], "missing": MISSING}
 COMPARISON = {
     "model": str,

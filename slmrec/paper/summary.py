@@ -97,7 +97,7 @@ def epoch_cost(training: dict) -> dict:
         "epochs": len(seconds),
         "best_epoch": training["best_epoch"],
         "seconds_per_epoch": float(np.median(seconds)),
-        "peak_memory_mib": training["peak_memory_mib"],
+        "peak_memory_mib": training.get("peak_memory_mib"),  # the first runs did not record it
     }
 
 

@@ -160,11 +160,22 @@ def test_mean_and_deviation_by_hand():
     assert "1 + 999 candidates" in sampled.title and "all 4385 items" in full.title
 
 
-def test_rank_is_the_last_column_of_main_alone():
+def test_rank_is_the_last_column_of_main():
     sampled = tables.tables(model_summary())[0]
     assert sampled.header[-1] == "Rank"  # SASRec is first in HR@1 and second in five others: 11 / 6
     assert column(sampled, "Rank") == {"SASRec": "1.83", "SLMRec_4<-8": "1.17"}
     assert "Rank" not in tables.tables(model_summary("online"))[0].header
+
+
+def test_what_training_the_conventional_models_took():
+    summary = model_summary("encoders")
+    first, second = (run for run in summary["models"][0]["runs"])
+    first["cost"] = {"epochs": 15, "best_epoch": 10, "seconds_per_epoch": 20.0, "peak_memory_mib": 700.4}
+    second["cost"] = {"epochs": 12, "best_epoch": 7, "seconds_per_epoch": 22.5, "peak_memory_mib": None}
+    del summary["models"][1]
+    table = tables.tables(summary)[-1]
+    assert table.rows == [["SASRec", "15 (10), 12 (7)", "21.2", "700"]]  # mean of 20 and 22.5, and the only memory that is known
+    assert tables.tables(summary)[0].header[-1] == "Rank"
 
 
 def test_a_missing_run_is_a_row_with_its_command():
