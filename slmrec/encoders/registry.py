@@ -90,7 +90,7 @@ ENCODERS = {
             "learning_rate": 1e-3,  # our choice, as SASRec; Sun et al.: 1e-4 for 400,000 steps
             "batch_size": 256,  # Sun et al., implementation details
             "num_epochs": 100,  # as SASRec
-            "patience": 10,  # our choice: it learns slowly, and is known for being stopped early (Petrov and Macdonald 2022)
+            "patience": 5,  # as SASRec
             "weight_decay": 0.0,  # as SASRec; Sun et al.: 0.01, decoupled
             "loss": "ce",  # Sun et al., Section 3.6
             "num_negatives": 1,  # counts for the other losses only

@@ -1,7 +1,10 @@
 """What the self-attentive recommenders share: the Transformer block, how rows run through blocks, and the initial weights.
 
 Layer normalisation stands after each residual sum (Vaswani et al. 2017); the feed-forward network is 4d wide with GELU
-(Devlin et al. 2019). What a slot may look at is the mask's matter: earlier slots in SASRec, the whole row in BERT4Rec.
+(Devlin et al. 2019). Queries, keys and the feed-forward network start small, values and attention outputs as identities: a slot first
+adds the mean of the items it sees to its own, so that the item embeddings, which also score, learn from the first step on. With small
+random weights in their place SASRec's best MRR on Scientific's validation part was 0.133 instead of 0.143, and BERT4Rec's 0.086
+after 20 epochs instead of 0.128, everything else alike (one seed). What a slot may look at is the mask's matter: earlier slots in SASRec, the whole row in BERT4Rec.
 
 Shapes: T items of all rows, packed into R rows of W slots; d = hidden_size, H heads.
 """
@@ -36,6 +39,12 @@ class Block(nn.Module):
         )
         self.feed_forward_norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
+
+    def pass_on(self) -> None:
+        """Make the value and output projections of the attention identities."""
+        with torch.no_grad():
+            nn.init.eye_(self.query_key_value.weight.chunk(3)[2])  # of query, key and value
+            nn.init.eye_(self.attention_output.weight)
 
     def forward(self, states: torch.Tensor, packing: Packing, mask: torch.Tensor) -> torch.Tensor:
         states = self.attention_norm(states + self.dropout(self.attend(states, packing, mask)))
@@ -88,7 +97,7 @@ def whole_rows(packing: Packing) -> torch.Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """Small normal weights, zero biases and a zero PAD row."""
+    """Small normal weights, zero biases and a zero PAD row; a block's attention passes on what it reads, see `Block`."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INITIAL_STD)
     if isinstance(module, nn.Linear):
@@ -96,3 +105,5 @@ def initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Embedding) and module.padding_idx is not None:
         with torch.no_grad():
             module.weight[module.padding_idx] = 0.0
+    if isinstance(module, Block):  # `apply` has done its layers before
+        module.pass_on()

@@ -12,7 +12,8 @@ def model(make_encoder, stirred):
 
 
 def weighted_mean(scores, states):
-    weights = torch.stack(list(scores)).exp()
+    scores = torch.stack(list(scores))
+    weights = (scores - scores.max()).exp()
     return sum(weight * state for weight, state in zip(weights / weights.sum(), states, strict=True))
 
 
