@@ -72,8 +72,9 @@ def test_the_shell_scripts_pass_flags_that_exist(script):
 
 
 @pytest.mark.parametrize("path,table", TABLES)
-def test_result_tables_are_the_committed_ones(path, table):
-    assert table.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
+def test_result_tables_are_of_the_committed_ones(path, table):
+    """Whole or in part: some files hold more tables than a reader of the README needs."""
+    assert table.strip() and table.strip() in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_there_are_result_tables():
