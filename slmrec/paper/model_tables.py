@@ -9,6 +9,7 @@ import numpy as np
 
 from slmrec.paper import published
 from slmrec.paper.comparison import METRICS, RANKINGS
+from slmrec.paper.encoder_tables import encoder_tables
 from slmrec.paper.mean_rank import mean_ranks
 from slmrec.paper.statistics import mean_and_deviation
 from slmrec.paper.table import NONE, PAPER_DATASETS, Table, missing_rows, number, percent, probability, spread, title
@@ -21,7 +22,7 @@ def model_tables(summary: dict) -> list[Table]:
     found = [name for name in RANKINGS if any(ranked(model, name) for model in summary["models"])]
     tables = [metrics_table(summary, name) for name in found or ["sampled"]]
     tables += [comparison_table(summary)] if summary.get("comparisons") else []
-    return tables + ([cost_table(summary)] if summary["experiment"] == "encoders" else [])
+    return tables + (encoder_tables(summary) if summary["experiment"] == "encoders" else [])
 
 
 def ranked(model: dict, ranking: str) -> list[dict]:
@@ -132,23 +133,6 @@ def comparison_table(summary: dict) -> Table:
         f"{'; '.join(tests)}. A p value is for one comparison, not adjusted for their number, and does not speak of other seeds."
     )
     return Table(title(summary, "paired over users"), header, rows, note)
-
-
-def cost_table(summary: dict) -> Table:
-    """What training each conventional model took."""
-    rows = []
-    for model in summary["models"]:
-        costs = [run["cost"] for run in model["runs"]]
-        if costs:
-            epochs = ", ".join(f"{cost['epochs']} ({cost['best_epoch']})" for cost in costs)
-            seconds, memory = ([cost[name] for cost in costs] for name in ("seconds_per_epoch", "peak_memory_mib"))
-            rows.append([model["label"], epochs, f"{np.mean(seconds):.1f}", number(max((round(mib) for mib in memory if mib is not None), default=None))])
-    note = (
-        "Epochs of each seed, in brackets the one that validation chose. Seconds: wall time of an epoch without validation, "
-        "the median over epochs, the mean over seeds; runs that shared a machine slow each other down, so these are no comparison "
-        "of models (slmrec.benchmarking.encoder_costs is). Memory: all that the process held at its peak, libraries included."
-    )
-    return Table(title(summary, "training"), ["Model", "Epochs", "Seconds an epoch", "Peak memory (MiB)"], rows, note)
 
 
 def rank_table(summaries: list[dict]) -> Table | None:
