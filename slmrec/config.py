@@ -35,7 +35,10 @@ class DataArguments:
 
     format: str = field(metadata={"help": "amazon (JSON lines), csv, sequences (S3-Rec text, LC-Rec JSON) or recbole (.inter)"})
     input: str = field(metadata={"help": "reviews, actions or sequences; may be gzip-compressed, like every file here"})
-    meta: str | None = field(default=None, metadata={"help": "file of the titles: Amazon .json, .csv, or a RecBole atomic file"})
+    meta: str | None = field(
+        default=None,
+        metadata={"help": "file of titles and categories: Amazon .json, .csv, or a RecBole atomic file (titles alone)"},
+    )
     item_table: str | None = field(
         default=None, metadata={"help": "'source id TAB number' of each item, where --input holds numbers"}
     )
@@ -61,6 +64,9 @@ class DataArguments:
     )
     meta_item_column: str | None = field(default=None, metadata={"help": "item ids in a .csv --meta, default: Product ID"})
     meta_title_column: str | None = field(default=None, metadata={"help": "titles in a .csv --meta, default: Description"})
+    meta_category_column: str | None = field(
+        default=None, metadata={"help": "categories in a .csv --meta, one to a cell; default: Category, which it may lack"}
+    )
 
     def __post_init__(self):
         one_of("format", self.format, ("amazon", "csv", "sequences", "recbole"))
@@ -73,7 +79,7 @@ class DataArguments:
         meta = (self.meta or "").removesuffix(".gz")
         columns = COLUMNS.get(self.format, COLUMNS["csv"])
         self._default(columns, self.format in COLUMNS, "--format csv or recbole")
-        self._default(META_COLUMNS, meta.endswith(".csv"), "a .csv file as --meta")
+        self._default(META_COLUMNS | {"meta_category_column": None}, meta.endswith(".csv"), "a .csv file as --meta")
         self._default({"max_malformed": MAX_MALFORMED}, self.format == "amazon" or meta.endswith(".json"), "JSON lines")
         tables = {"item_table": None, "user_table": None}
         self._default(tables, self.format in ("sequences", "recbole"), "--format sequences or recbole")
@@ -364,6 +370,12 @@ class EncoderArguments:
         default=None, metadata={"help": "duorec: of the similarities in the contrastive term"}
     )
     segment_weight: float | None = field(default=None, metadata={"help": "s3rec: weight of segment prediction in pretraining"})
+    associated_attribute_weight: float | None = field(
+        default=None, metadata={"help": "s3rec: weight of telling items' attributes from their embeddings, where there are any"}
+    )
+    masked_attribute_weight: float | None = field(
+        default=None, metadata={"help": "s3rec: weight of telling masked items' attributes, where there are any"}
+    )
     reconstruction_weight: float | None = field(
         default=None, metadata={"help": "maerec: weight of reconstructing masked transitions"}
     )
@@ -376,7 +388,7 @@ class EncoderArguments:
         at_least("max_length", self.max_length, 1)
         for name in ("num_horizontal_filters", "num_vertical_filters", "num_interests", "num_graph_layers"):
             at_least(name, getattr(self, name), 1)
-        for name in ("contrast_weight", "segment_weight", "reconstruction_weight"):
+        for name in [name for name in vars(self) if name.endswith("_weight")]:
             at_least(name, getattr(self, name), 0)
         for name in ("dropout", "mask_probability", "last_mask_share"):
             if getattr(self, name) is not None:

@@ -12,13 +12,14 @@ from transformers import HfArgumentParser
 from slmrec.artifacts import Stage, file_input, write_json
 from slmrec.config import DataArguments, OutputArguments
 from slmrec.data.amazon import read_amazon
+from slmrec.data.attributes import save_attributes
 from slmrec.data.delimited import Columns, read_csv
 from slmrec.data.demo import is_synthetic
 from slmrec.data.filters import PROTOCOLS, Filtered, apply_rules
 from slmrec.data.interactions import Interactions, rename_by_table
+from slmrec.data.meta import MetaColumns, read_id_table, read_meta
 from slmrec.data.recbole import read_recbole
 from slmrec.data.sequences import read_sequences
-from slmrec.data.titles import read_id_table, read_titles
 from slmrec.data.write import NumberedSequences, describe, number_sequences, save_sequences
 from slmrec.runtime import run_main
 
@@ -64,11 +65,15 @@ def process(args: DataArguments, stage: Stage) -> dict:
     coded = source.frame.with_columns(pl.col("user", "item").cast(pl.Categorical)).with_row_index("row")
     filtered = apply_rules(coded, rules)
     sequences = number_sequences(filtered.frame)
-    titles = pl.Series("title", [""] * len(sequences.item_ids))
+    titles, attributes = pl.Series("title", [""] * len(sequences.item_ids)), None
     if args.meta:
-        titles = read_titles(args.meta, sequences.item_ids, args.meta_item_column, args.meta_title_column, args.max_malformed)
+        columns = MetaColumns(args.meta_item_column, args.meta_title_column, args.meta_category_column)
+        titles, attributes = read_meta(args.meta, sequences.item_ids, columns, args.max_malformed)
     save_sequences(sequences, titles, stage.path)
     stats = make_stats(args, stage, source, coded, filtered, sequences) | {"items_with_title": int((titles != "").sum())}
+    if attributes:
+        save_attributes(attributes, stage.path)
+        stats |= attributes.counts()
     write_json(stage.path / "stats.json", stats)
     stage.item_map = sequences.item_map()
     return stats

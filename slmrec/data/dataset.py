@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slmrec.artifacts import read_json, read_manifest
+from slmrec.data.attributes import ItemAttributes, load_attributes
 
 PAD = 0
 SPLIT_OFFSET = {"train": 3, "valid": 2, "test": 1}  # how far from the end of a sequence the target of a split stands
@@ -24,6 +25,7 @@ class SequenceDataset:
         timestamps: int64 [E] in Unix seconds, or None where the source has no times.
         item_map: sha256 over the source ids in the order of their ids; two data sets with the same digest number items alike.
         stats: the content of stats.json.
+        attributes: of the items, or None where the source has none.
     """
 
     items: np.ndarray
@@ -32,6 +34,7 @@ class SequenceDataset:
     timestamps: np.ndarray | None = None
     item_map: str = ""
     stats: dict = field(default_factory=dict)
+    attributes: ItemAttributes | None = None
 
     @property
     def num_users(self) -> int:
@@ -70,4 +73,5 @@ def load_dataset(directory: str | Path) -> SequenceDataset:
     stats = read_json(directory / "stats.json")
     with np.load(directory / "sequences.npz", allow_pickle=False) as arrays:
         timestamps = arrays["timestamps"] if "timestamps" in arrays else None
-        return SequenceDataset(arrays["items"], arrays["offsets"], stats["items"], timestamps, manifest["item_map"], stats)
+        sequences = arrays["items"], arrays["offsets"], stats["items"], timestamps
+    return SequenceDataset(*sequences, manifest["item_map"], stats, load_attributes(directory))

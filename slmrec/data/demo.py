@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     with stage:
         write_demo(stage.path, args.seed, args.num_users, args.num_items)
-    print(f"{output.output_dir}: synthetic reviews in {REVIEWS}, titles in {META}")
+    print(f"{output.output_dir}: synthetic reviews in {REVIEWS}, titles and categories in {META}")
 
 
 if __name__ == "__main__":

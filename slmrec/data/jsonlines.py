@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 class JsonLines:
     """The named fields of each line of a file, as data frames in the order of the file.
 
-    `schema` maps a field to pl.String or pl.Float64. A line that is not a JSON object is left out and counted in `malformed`;
-    `report_malformed` tells where they are. A field that is missing (unless
-    `optional`) or a number that is none is an InputError.
+    `schema` maps a field to pl.String, pl.Float64 or lists of strings, nested or not. A line that is not a JSON object is left
+    out and counted in `malformed`; `report_malformed` tells where they are. A field that is missing (unless `optional`) or a
+    number that is none is an InputError; a list that is none counts as missing.
     `python_literals` also accepts lines that are Python dictionaries: the meta files of the 2014 release are.
     """
 
@@ -63,7 +63,7 @@ class JsonLines:
         """The block as polars reads it, or None when a line needs a closer look."""
         try:
             frame = pl.read_ndjson(io.BytesIO(block), schema=self.schema)
-        except pl.exceptions.ComputeError:
+        except (pl.exceptions.ComputeError, pl.exceptions.SchemaError):
             return None
         required = [name for name in self.schema if name not in self.optional]
         complete = not any(frame[name].null_count() for name in required)
@@ -100,14 +100,14 @@ class JsonLines:
         if self.malformed <= MAX_REPORTED:
             self.first_malformed.append(str(number))
 
-    def _value(self, record: dict, name: str, number: int) -> str | float | None:
+    def _value(self, record: dict, name: str, number: int) -> str | float | list | None:
         value = record.get(name)
         if value is None and name in self.optional:
             return None
         if value is None:
             raise InputError(f"{self.path}, line {number}: the field {name!r} is missing")
-        if self.schema[name] == pl.String:
-            return value if isinstance(value, str) else json.dumps(value)
+        if self.schema[name] != pl.Float64:
+            return as_text(value, self.schema[name])
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(f"{self.path}, line {number}: {name} is {value!r}, not a number")
         return float(value)
@@ -122,3 +122,10 @@ class JsonLines:
         if self.malformed > max_share * total:
             raise InputError(f"{what}; --max_malformed allows a share of {max_share:g}")
         logger.warning("%s and are left out", what)
+
+
+def as_text(value: object, kind: pl.DataType) -> str | list | None:
+    """A JSON value as polars reads it under pl.String or lists of it; None where a list is wanted and it is none."""
+    if kind == pl.String:
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+    return [as_text(inner, kind.inner) for inner in value] if isinstance(value, list) else None

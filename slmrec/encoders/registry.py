@@ -212,7 +212,9 @@ ENCODERS = {
             "dropout": 0.5,  # as SASRec, and the authors' code
             "max_length": 30,  # as SASRec; Zhou et al.: 50
             "mask_probability": 0.2,  # Zhou et al.
-            "segment_weight": 0.5,  # Zhou et al., beside 1.0 for masked items
+            "segment_weight": 0.5,  # Zhou et al., Section 5.1.4, beside 1.0 for masked items
+            "associated_attribute_weight": 0.2,  # Zhou et al., Section 5.1.4; counts where the data set has attributes
+            "masked_attribute_weight": 1.0,  # likewise
         },
         training={
             "targets": "all",  # as SASRec

@@ -3,17 +3,27 @@ CIKM 2020.
 
 Two stages on the same weights. Pretraining reads a history in both directions, with some of its items replaced by a MASK vector:
   - masked item prediction: each item is masked with probability mask_probability, the last one always (as in the authors' code);
-    from the state F_t at a masked place its item i_t is told from the other items by i_t' W F_t;
+    from the state F_t at a masked place its item i_t is told from the other items by i_t' W F_t (their Eq. 13);
   - segment prediction: a contiguous segment, up to half of the history, is drawn. The context (the history with the segment
     masked) and the segment (everything else masked) are read at the last place, giving s and s~; the row's own segment is told
-    from other rows' by s~' W s.
-Both are InfoNCE, a lower bound on mutual information; their sum, segment prediction with segment_weight, is minimised. Then the
-model is fine-tuned as SASRec: causal attention, next item.
+    from other rows' by s~' W s (Eq. 17).
+Both are InfoNCE, a lower bound on mutual information. Where the data set has attributes of its items (categories, brands), there
+are two more objectives, see attribute_prediction.py:
+  - associated attribute prediction: the attributes of each item that is not masked are told from its embedding e_i (Eq. 11);
+  - masked attribute prediction: the attributes of a masked item are told from the state F_t at its place (Eq. 15).
+The sum of all, masked item prediction with weight 1, is minimised. Then the model is fine-tuned as SASRec: causal attention, next
+item; neither that nor prediction reads attributes.
 Different from the paper:
-  - the two attribute objectives (associated and masked attribute prediction) are left out: the data stage keeps titles, no
-    categories. The paper's results are with them;
   - masked items are told from the whole catalogue (a full softmax), not from drawn negatives, and segments from those of all
     other rows of the batch (the authors' code draws one negative item and one negative segment);
+  - attributes are told by binary cross-entropy over all of them, as in the authors' code; Eq. 10 and 14 are InfoNCE with the
+    attributes that the item does not have. Otherwise this is the paper where the code differs from it: there is no bias beside
+    W (Eq. 11, 15), and associated attribute prediction reads e_i (Eq. 11; the code: the state at the item's place). Items without
+    a known attribute take no part (in the code all attributes are wrong for them);
+  - each objective is a mean over what it tells (masked items, segments, items; of an item's attributes the cross-entropies are
+    summed). The authors' code takes the sum over a batch of each, so that the same weights weigh differently;
+  - without attributes (data/meta.py says which sources have them) two of the four objectives are missing, and the paper's
+    results, which are with all of them, are no reference;
   - pretraining reads training histories, as fine-tuning does: of a user's training part all but the last item, which is only a
     target. Validation and test items are in neither. It lasts 10 epochs by default (paper: 100);
   - Transformer block, initial weights and positions (counted from the end, in both stages) are those of sasrec.py.
@@ -23,14 +33,25 @@ Shapes: B rows with T history items in all; d = hidden_size.
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.encoders.attribute_prediction import AttributePrediction
 from slmrec.encoders.row_layout import places, row_ends
 from slmrec.encoders.sasrec import SASRec
 from slmrec.encoders.transformer import INITIAL_STD
+
+if TYPE_CHECKING:
+    from slmrec.data.batches import SplitRows
+
+ATTRIBUTE_TABLE = "attribute_prediction.attribute_embedding.weight"
+
+logger = logging.getLogger(__name__)
 
 
 class S3Rec(SASRec):
@@ -39,7 +60,10 @@ class S3Rec(SASRec):
     Args:
         num_items, hidden_size, num_layers, num_heads, dropout, max_length: see `SASRec`.
         mask_probability: of an item but the last to be masked for masked item prediction.
-        segment_weight: of segment prediction beside masked item prediction.
+        segment_weight, associated_attribute_weight, masked_attribute_weight: of those objectives beside masked item prediction.
+
+    How many attributes there are is known from the data alone, so `prepare` makes the weights that tell them, and loading takes
+    their number from the file.
     """
 
     def __init__(
@@ -52,17 +76,32 @@ class S3Rec(SASRec):
         max_length: int,
         mask_probability: float,
         segment_weight: float,
+        associated_attribute_weight: float,
+        masked_attribute_weight: float,
     ):
         super().__init__(num_items, hidden_size, num_layers, num_heads, dropout, max_length)
         self.mask_probability, self.segment_weight = mask_probability, segment_weight
+        self.associated_attribute_weight, self.masked_attribute_weight = associated_attribute_weight, masked_attribute_weight
         self.mask_embedding = nn.Parameter(INITIAL_STD * torch.randn(hidden_size))
         self.item_projection = nn.Linear(hidden_size, hidden_size, bias=False)
         self.segment_projection = nn.Linear(hidden_size, hidden_size, bias=False)
         nn.init.eye_(self.item_projection.weight)  # pretraining starts with the product that fine-tuning scores with
         nn.init.normal_(self.segment_projection.weight, std=INITIAL_STD)
+        self.attribute_prediction: AttributePrediction | None = None
+
+    def prepare(self, rows: SplitRows) -> None:
+        attributes = rows.dataset.attributes
+        if attributes is None:
+            logger.info("the data set has no attributes of items: s3rec is pretrained without the two attribute objectives")
+            return
+        ids, offsets = torch.from_numpy(attributes.ids).long(), torch.from_numpy(attributes.offsets)
+        self.attribute_prediction = AttributePrediction(len(attributes.names), len(self.mask_embedding), ids, offsets)
 
     def pretraining_loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`masked_item`, `segment` (0 where no row has two items) and their weighted sum `total`; targets are not read."""
+        """`masked_item`, `segment` (0 where no row has two items), their weighted sum `total`; targets are not read.
+
+        With attributes `associated_attribute` (0 where every item is masked) and `masked_attribute` too, which `total` includes.
+        """
         history, lengths = batch["history"], batch["lengths"]
         masked, inside = self.draw_mask(lengths), draw_segments(lengths)
         hidden = torch.cat([masked, inside, ~inside])  # [3T] one pass for all three readings of the batch
@@ -71,17 +110,31 @@ class S3Rec(SASRec):
         ends = row_ends(lengths)[lengths > 1]  # one item cannot be divided into a segment and a context
         item_loss = catalogue_cross_entropy(self.item_projection(cloze[masked]), self.item_matrix(), history[masked])
         segment_loss = contrast(self.segment_projection(context[ends]), segment[ends])
-        return {
-            "total": item_loss + self.segment_weight * segment_loss,
-            "masked_item": item_loss,
-            "segment": segment_loss,
-        }
+        terms = {"total": item_loss + self.segment_weight * segment_loss, "masked_item": item_loss, "segment": segment_loss}
+        return self.with_attributes(terms, history, masked, cloze) if self.attribute_prediction else terms
+
+    def with_attributes(
+        self, terms: dict[str, torch.Tensor], history: torch.Tensor, masked: torch.Tensor, cloze: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The terms and those of the attributes of items int64 [T], masked where bool [T], with the states `cloze` [T, d]."""
+        shown = history[~masked]
+        associated = self.attribute_prediction.associated(self.item_embedding(shown), shown)
+        of_masked = self.attribute_prediction.masked(cloze[masked], history[masked])
+        weighted = self.associated_attribute_weight * associated + self.masked_attribute_weight * of_masked
+        return terms | {"total": terms["total"] + weighted, "associated_attribute": associated, "masked_attribute": of_masked}
 
     def draw_mask(self, lengths: torch.Tensor) -> torch.Tensor:
         """Which items are masked for masked item prediction, bool [T]; the last of each row always is."""
         masked = torch.rand(int(lengths.sum()), device=lengths.device) < self.mask_probability
         masked[row_ends(lengths)] = True
         return masked
+
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *rest) -> None:
+        """Makes room for as many attributes as the file has."""
+        table = state_dict.get(prefix + ATTRIBUTE_TABLE)
+        if table is not None and self.attribute_prediction is None:
+            self.attribute_prediction = AttributePrediction(*table.shape)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def draw_segments(lengths: torch.Tensor) -> torch.Tensor:

@@ -183,6 +183,7 @@ def test_bad_item_table(data_cli, tmp_path, table, message):
         (["--format", "amazon", "--user_column", "who"], "--user_column is only for --format csv or recbole"),
         (["--format", "sequences", "--max_malformed", "0.1"], "--max_malformed is only for JSON lines"),
         (["--format", "amazon", "--meta_title_column", "name"], "--meta_title_column is only for a .csv file as --meta"),
+        (["--format", "amazon", "--meta_category_column", "c"], "--meta_category_column is only for a .csv file as --meta"),
         (["--format", "amazon", "--item_table", "x"], "--item_table is only for --format sequences or recbole"),
     ],
 )
@@ -203,3 +204,5 @@ def test_bad_meta_file(amazon, plain, tmp_path):
     assert "meta.json.gz: truncated gzip file" in amazon(plain, "--meta", meta)
     (tmp_path / "meta.csv").write_text("a,b\n1,2\n")
     assert "meta.csv: has no column 'Product ID'" in amazon(plain, "--meta", tmp_path / "meta.csv")
+    flags = ["--meta_item_column", "a", "--meta_title_column", "b", "--meta_category_column", "c"]
+    assert "meta.csv: has no column 'c'" in amazon(plain, "--meta", tmp_path / "meta.csv", *flags)

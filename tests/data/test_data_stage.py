@@ -5,9 +5,11 @@ import gzip
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
-from slmrec.artifacts import read_manifest
+from slmrec.artifacts import InputError, read_manifest
+from slmrec.data.attributes import number_attributes
 from slmrec.data.dataset import load_dataset
 
 
@@ -114,6 +116,109 @@ def test_titles_of_the_2014_meta_file_and_of_a_table(data_cli, write_reviews, tm
     out = process(data_cli, tmp_path / "table", *arguments, *flags)
     with open(out / "items.csv", newline="") as stream:
         assert [row["title"] for row in csv.DictReader(stream)] == ["", "", "Cymbal"]
+
+
+def attributes_of(directory):
+    """{item source id: [attribute names]} of a processed data set."""
+    attributes = load_dataset(directory).attributes
+    with open(directory / "items.csv", newline="") as stream:
+        return {row["source_id"]: attributes.of(int(row["id"])) for row in csv.DictReader(stream)}
+
+
+@pytest.fixture
+def abc(write_reviews):
+    """Two users who bought a, b and c, as flags."""
+    reviews = write_reviews([(user, item, 5.0, day) for user in "uv" for day, item in enumerate("abc")])
+    return ["--format", "amazon", "--input", reviews, "--k_core", 2]
+
+
+def test_attributes_of_the_2018_meta_file(data_cli, abc, tmp_path):
+    """Below the root, up to the markup, each once; the first line that knows any counts; a field of another kind is missing."""
+    meta = tmp_path / "meta.json"
+    meta.write_text(
+        '{"asin": "x", "category": ["Music", "Not wanted"], "brand": "Nor this"}\n'
+        '{"asin": "b", "category": [], "brand": "", "title": "Bell"}\n'
+        '{"asin": "c", "category": "Drums", "title": "Cymbal"}\n'
+        '{"asin": "b", "brand": "B",'
+        ' "category": ["Music", "Bells &amp;  Co", "C:\\\\ \\"D\\"", "Bells & Co", "</span>", "Rings"]}\n'
+        '{"asin": "b", "category": ["Music", "Too late"]}\n'
+        '{"asin": "a", "category": ["Music", "Bells & Co"], "brand": "B"}\n'
+    )
+    out = process(data_cli, tmp_path, *abc, "--meta", meta)
+    assert attributes_of(out) == {"a": ["Bells & Co", "B"], "b": ["Bells & Co", 'C:\\ "D"', "B"], "c": []}
+    assert (out / "attributes.csv").read_text() == 'id,name\n0,Bells & Co\n1,B\n2,"C:\\ ""D"""\n'
+    dataset = load_dataset(out)
+    assert (dataset.stats["items_with_attributes"], dataset.stats["attributes"], dataset.stats["items_with_title"]) == (2, 3, 2)
+    assert dataset.attributes.ids.tolist() == [0, 1, 0, 2, 1] and dataset.attributes.offsets.tolist() == [0, 2, 5, 5]
+    assert (dataset.attributes.ids.dtype, dataset.attributes.offsets.dtype) == ("int32", "int64")
+    assert {"attributes.csv", "attributes.npz"} <= read_manifest(out, "data")["outputs"].keys()
+    assert "attributes.npz: missing" in lost(data_cli, out, "attributes.npz")
+
+
+def lost(data_cli, directory, name):
+    """What opening a data set says when one of its files is gone."""
+    (directory / name).unlink()
+    with pytest.raises(InputError) as error:
+        load_dataset(directory)
+    return str(error.value)
+
+
+def test_attributes_of_the_2014_meta_file(data_cli, abc, tmp_path):
+    meta = tmp_path / "meta.json"
+    meta.write_text(
+        "{'asin': 'a', 'categories': [['Music', 'Bows', 'Violin Bows'], ['Music', 'Bows'], ['Music']], 'brand': 'A'}\n"
+        "{'asin': 'b', 'categories': [['Music', 'Bows'], 'Odd']}\n{'asin': 'c', 'categories': 'Odd'}\n"
+    )
+    out = process(data_cli, tmp_path, *abc, "--meta", meta)
+    assert attributes_of(out) == {"a": ["Bows", "Violin Bows", "A"], "b": ["Bows"], "c": []}
+
+
+def test_categories_of_a_table(data_cli, abc, tmp_path):
+    table = tmp_path / "meta.csv"
+    table.write_text('Product ID,Description,Category,kind\na,A,"Bells, Drums",k\nb,B,,k\nc,C,"Bells, Drums",\n')
+    out = process(data_cli, tmp_path, *abc, "--meta", table)
+    assert attributes_of(out) == {"a": ["Bells, Drums"], "b": [], "c": ["Bells, Drums"]}
+    out = process(data_cli, tmp_path / "named", *abc, "--meta", table, "--meta_category_column", "kind")
+    assert attributes_of(out) == {"a": ["k"], "b": ["k"], "c": []}
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("meta.csv", "Product ID,Description\na,A\n"),
+        ("meta.json", '{"asin": "a", "title": "A", "category": ["Music"]}\n'),
+        ("meta.text", "item_id:token\ttext:token_seq\na\tA. Industrial & Scientific Tapes. Brand. \n"),
+        ("meta.item", "item_id:token\ttitle:token\tcategories:token_seq\na\tA\tTapes\n"),
+    ],
+)
+def test_sources_without_attributes(data_cli, abc, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    out = process(data_cli, tmp_path, *abc, "--meta", tmp_path / name)
+    dataset = load_dataset(out)
+    assert dataset.attributes is None and dataset.stats["items_with_title"] == 1
+    assert not list(out.glob("attributes*")) and not [key for key in dataset.stats if "attributes" in key]
+
+
+def test_attributes_change_nothing_else(data_cli, abc, tmp_path):
+    meta = tmp_path / "meta.json"
+    meta.write_text('{"asin": "a", "category": ["Music", "Bows"], "title": "A"}\n')
+    kept = process(data_cli, tmp_path / "kept", *abc, "--meta", meta)
+    meta.write_text('{"asin": "a", "title": "A"}\n')
+    plain = process(data_cli, tmp_path / "plain", *abc, "--meta", meta)
+    manifests = [read_manifest(directory, "data") for directory in (kept, plain)]
+    assert manifests[0]["item_map"] == manifests[1]["item_map"]
+    for name in ("items.csv", "sequences.npz", "users.csv"):
+        assert manifests[0]["outputs"][name] == manifests[1]["outputs"][name]
+    assert load_dataset(plain).stats.items() < load_dataset(kept).stats.items()
+
+
+def test_attributes_are_numbered_as_they_occur():
+    pairs = pl.DataFrame({"item": [1, 1, 1, 3], "name": ["z", "a", "z", "a"]}, schema={"item": pl.UInt32, "name": pl.String})
+    attributes = number_attributes(pairs, 5)
+    assert attributes.names == ["z", "a"] and attributes.ids.tolist() == [0, 1, 1]
+    assert attributes.offsets.tolist() == [0, 0, 2, 2, 3, 3]
+    assert attributes.counts() == {"items_with_attributes": 2, "attributes": 2}
+    assert number_attributes(pairs.clear(), 5) is None
 
 
 def test_command_line_in_a_process_of_its_own(write_reviews, tmp_path):

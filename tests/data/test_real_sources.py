@@ -67,6 +67,24 @@ def test_titles_of_the_csv_meta_file_lose_their_html_entities(shared_data, data_
     assert dataset.stats["items_with_title"] == 347
 
 
+def test_attributes_of_the_real_files(shared_data, data_cli, tmp_path):
+    """All reviewed items of both sources have some; the item text of Scientific does not tell its categories apart."""
+    meta = shared_data / "amazon2018_Gift_Cards_5/meta_Gift_Cards.json.gz"
+    dataset = process(data_cli, tmp_path / "cards", "--format", "amazon", "--input", shared_data / GIFT_CARDS[1], "--meta", meta)
+    ids = {row["source_id"]: int(row["id"]) for row in rows_of(tmp_path / "cards/items.csv")}
+    assert dataset.attributes.of(ids["B004LLIKVU"]) == ["Gift Cards"]  # as its line in the meta file says, without a brand
+    assert dataset.attributes.of(ids["B004Q7CK9M"]) == ["Gift Cards", "Amazon"]
+    assert (dataset.stats["items_with_attributes"], dataset.stats["attributes"]) == (144, 75)
+    assert not any("<" in name for name in dataset.attributes.names)
+    folder = shared_data / "amazon2014_Musical_Instruments_5"
+    files = ["--input", folder / "Musical_Instruments_5.csv", "--meta", folder / "Music_Instruments_meta_5.csv"]
+    dataset = process(data_cli, tmp_path / "instruments", "--format", "csv", *files)
+    assert (dataset.stats["items_with_attributes"], dataset.stats["attributes"]) == (347, 82)
+    ids = {row["source_id"]: int(row["id"]) for row in rows_of(tmp_path / "instruments/items.csv")}
+    assert dataset.attributes.of(ids["B00004Y2UT"]) == ["Instrument Cables"]
+    assert dataset.attributes.of(ids["B00006LVEU"]) == ["Cleaning & Care"]
+
+
 def test_paper_protocol_orders_by_time_and_released_by_file(shared_data, data_cli, tmp_path):
     arguments = ["--format", "csv", "--input", shared_data / INSTRUMENTS[1]]
     paper = process(data_cli, tmp_path / "paper", *arguments)
@@ -112,7 +130,7 @@ def test_recbole_sequence_rows(shared_data, data_cli, tmp_path):
     assert (dataset.num_users, dataset.num_items, len(dataset.items)) == (8442, 4385, 59384)
     first = rows_of(tmp_path / "all/items.csv")[0]
     assert first["source_id"] == "B00TNNWMXI" and first["title"].startswith("eSUN Bronze filament 1.75mm")
-    assert dataset.stats["items_with_title"] == 4385
+    assert dataset.stats["items_with_title"] == 4385 and dataset.attributes is None
     dataset = process(data_cli, tmp_path / "rules", *arguments)
     assert dataset.stats["dropped"]["duplicates"] == 289
 

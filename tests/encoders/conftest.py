@@ -16,6 +16,7 @@ from slmrec.training import encoder_loop
 NUM_ITEMS, NUM_USERS = 40, 20
 SASREC = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "dropout": 0.3, "max_length": 6}
 GRAPH = {"num_graph_layers": 2, "mask_probability": 0.05, "reconstruction_weight": 0.1, "contrast_weight": 0.5}
+ATTRIBUTES = {"associated_attribute_weight": 0.2, "masked_attribute_weight": 0.7}
 ARCHITECTURES = {
     "sasrec": SASREC,
     "gru4rec": {"hidden_size": 8, "num_layers": 2, "dropout": 0.3, "max_length": 6},
@@ -25,7 +26,7 @@ ARCHITECTURES = {
     "maerec": SASREC | GRAPH,
     "hgn": {"hidden_size": 8, "dropout": 0.3, "max_length": 6},
     "lightsans": SASREC | {"num_interests": 3},
-    "s3rec": SASREC | {"mask_probability": 0.3, "segment_weight": 0.5},
+    "s3rec": SASREC | {"mask_probability": 0.3, "segment_weight": 0.5} | ATTRIBUTES,
     "popularity": {},
     "markov": {},
 }

@@ -56,6 +56,11 @@ def test_an_unknown_model_lists_the_known_ones():
         ("mask_probability", 1.0),
         ("num_interests", 0),
         ("contrast_temperature", 0.0),
+        ("contrast_weight", -0.1),
+        ("segment_weight", -0.1),
+        ("reconstruction_weight", -0.1),
+        ("associated_attribute_weight", -0.1),
+        ("masked_attribute_weight", -0.1),
     ],
 )
 def test_impossible_sizes_are_refused(flag, value):

@@ -1,12 +1,18 @@
+import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from slmrec.artifacts import Stage
+from slmrec.data.attributes import ItemAttributes
 from slmrec.data.batches import SplitRows
 from slmrec.encoders import s3rec
+from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.s3rec import S3Rec, contrast, draw_segments
+from slmrec.training import encoder_loop
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
 
 LENGTHS = [1, 6, 3, 6, 2]
@@ -146,3 +152,152 @@ def test_pretraining_alone_knows_which_item_was_masked(make_encoder, cycle, tmp_
     assert len(pretraining) == 60 and "valid_MRR" in last and "masked_item" not in last
     assert pretraining[0]["masked_item"] > 2.0 and pretraining[-1]["masked_item"] < 0.1
     assert pretraining[-1]["segment"] < 0.7 * pretraining[0]["segment"]
+
+
+# -- attributes -----------------------------------------------------------------------------------------------------------------
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def with_attributes(random_dataset):
+    """The random data set, item n of which has the attributes n mod 3 and, above 20, 3; every fifth item has none."""
+    held = [[item % 3, 3][: 1 + (item > 20)] if item % 5 else [] for item in range(1, random_dataset.num_items + 1)]
+    ids, offsets = np.concatenate(held).astype(np.int32), np.cumsum([0, *map(len, held)])
+    return replace(random_dataset, attributes=ItemAttributes(ids, offsets, ["zero", "one", "two", "high"]))
+
+
+def rows_of_all(dataset, targets="all"):
+    return SplitRows(dataset, "train", 6, targets)
+
+
+def attributed(make_encoder, dataset, **changes):
+    model = make_encoder("s3rec", **changes)
+    model.prepare(rows_of_all(dataset))
+    return model
+
+
+def loop_attribute_loss(prediction, weight, vectors, items, attributes):
+    """Mean over items of the cross-entropies of all attributes, one at a time; items without attributes are left out."""
+    losses, table = [], prediction.attribute_embedding.weight
+    for vector, item in zip(vectors, items, strict=True):
+        held = attributes.of(item)
+        probabilities = [torch.sigmoid(vector @ weight.T @ e) for e in table]
+        terms = [-torch.log(p if name in held else 1 - p) for name, p in zip(attributes.names, probabilities, strict=True)]
+        losses += [sum(terms)] if held else []
+    return sum(losses) / len(losses)
+
+
+def test_attribute_terms_equal_loops(make_encoder, stirred, with_attributes, make_batch, monkeypatch):
+    model, batch = stirred(attributed(make_encoder, with_attributes, dropout=0.0)), make_batch(LENGTHS)
+    masked, inside = model.draw_mask(batch["lengths"]), draw_segments(batch["lengths"])
+    monkeypatch.setattr(S3Rec, "draw_mask", lambda *_: masked)
+    monkeypatch.setattr(s3rec, "draw_segments", lambda *_: inside)
+    prediction, history = model.attribute_prediction, batch["history"]
+    with torch.no_grad():
+        terms = model.pretraining_loss(batch)
+        states = model.read_masked(history, batch["lengths"], masked)
+        shown, hidden = history[~masked].tolist(), history[masked].tolist()
+        embeddings = [model.item_embedding.weight[item] for item in shown]
+        known = with_attributes.attributes
+        associated = loop_attribute_loss(prediction, prediction.associated_projection.weight, embeddings, shown, known)
+        of_masked = loop_attribute_loss(prediction, prediction.masked_projection.weight, states[masked], hidden, known)
+    torch.testing.assert_close(terms["associated_attribute"], associated, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(terms["masked_attribute"], of_masked, atol=1e-4, rtol=1e-4)
+    expected = terms["masked_item"] + 0.5 * terms["segment"] + 0.2 * associated + 0.7 * of_masked
+    torch.testing.assert_close(terms["total"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_attributes_nothing_changes_and_the_log_says_so(make_encoder, random_dataset, with_attributes, caplog):
+    """Preparing draws no random number and adds no weight; the terms and the state are those of a model that knows of none."""
+    caplog.set_level(logging.INFO)
+    plain = make_encoder("s3rec")
+    batch, state = rows_of_all(random_dataset).collate(np.arange(9)), torch.get_rng_state()
+    expected, keys = plain.pretraining_loss(batch), plain.state_dict().keys()
+    torch.set_rng_state(state)
+    plain.prepare(rows_of_all(random_dataset))
+    (message,) = caplog.messages
+    assert message == "the data set has no attributes of items: s3rec is pretrained without the two attribute objectives"
+    assert torch.equal(torch.get_rng_state(), state) and plain.state_dict().keys() == keys
+    found = plain.pretraining_loss(batch)
+    assert found == expected and found.keys() == {"total", "masked_item", "segment"}
+    assert found["total"] == found["masked_item"] + 0.5 * found["segment"]
+    caplog.clear()
+    torch.set_rng_state(state)
+    other = attributed(make_encoder, with_attributes)
+    assert not caplog.messages and other.state_dict().keys() > keys
+
+
+def test_attributes_leave_the_other_terms_alone(make_encoder, random_dataset, with_attributes):
+    batch, terms = rows_of_all(random_dataset).collate(np.arange(9)), []
+    for dataset in (random_dataset, with_attributes):
+        model = attributed(make_encoder, dataset)
+        torch.manual_seed(1)
+        terms.append(model.pretraining_loss(batch))
+    assert terms[1]["masked_item"] == terms[0]["masked_item"] and terms[1]["segment"] == terms[0]["segment"]
+    assert terms[1]["total"] > terms[0]["total"]
+
+
+def test_a_pretraining_step_reaches_every_weight(make_encoder, with_attributes):
+    model = attributed(make_encoder, with_attributes)
+    rows = rows_of_all(with_attributes)
+    model.pretraining_loss(rows.collate(np.arange(len(rows))))["total"].backward()
+    untouched = {name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0}
+    assert not untouched
+    model.zero_grad()
+    model.training_loss(rows.collate(np.arange(9)), "all", s3rec.catalogue_cross_entropy)["total"].backward()
+    assert all(weight.grad is None for weight in model.attribute_prediction.parameters())
+
+
+SETTINGS = LoopSettings(learning_rate=0.01, batch_size=5, num_epochs=2, patience=2, pretrain_epochs=3)
+
+
+def test_a_resumed_pretraining_equals_an_uninterrupted_one(make_encoder, with_attributes, tmp_path, monkeypatch):
+    def run(directory, seed):
+        directory.mkdir(exist_ok=True)
+        model = make_encoder("s3rec", seed=seed)
+        return model, train_encoder(model, with_attributes, SETTINGS, directory, CPU)
+
+    whole, history = run(tmp_path / "whole", 0)
+    assert all({"associated_attribute", "masked_attribute"} <= entry.keys() for entry in history[:3])
+    assert not any("masked_attribute" in entry for entry in history[3:])
+    original, calls = encoder_loop.train_epoch, []
+
+    def killed_in_the_third_epoch(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(encoder_loop, "train_epoch", killed_in_the_third_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", 0)
+    resumed, _ = run(tmp_path / "cut", 5)  # a new process has other initial weights, of attributes too
+    assert resumed.state_dict().keys() == whole.state_dict().keys()
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in resumed.state_dict().items())
+
+
+def test_saved_with_attributes_it_loads_without_a_data_set(make_encoder, architectures, with_attributes, make_batch, tmp_path):
+    model = make_encoder("s3rec")
+    train_encoder(model, with_attributes, SETTINGS, tmp_path, CPU)
+    config = {"model": "s3rec", "num_items": 40, "num_users": 20, "architecture": architectures["s3rec"]}
+    with Stage("encoder", tmp_path / "encoder", config, {}, item_map="forty items") as stage:
+        save_encoder(model.eval(), stage.path)
+    loaded, batch = load_encoder(tmp_path / "encoder"), make_batch(LENGTHS, "all")
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert loaded.attribute_prediction.attribute_embedding.weight.shape == (4, 8)
+    assert torch.equal(loaded.score_all(loaded.encode(batch)), model.score_all(model.encode(batch)))
+    losses = [other.training_loss(batch, "all", s3rec.catalogue_cross_entropy)["total"] for other in (loaded, model)]
+    assert losses[0] == losses[1]
+
+
+def test_pretraining_learns_the_attributes(make_encoder, cycle, tmp_path):
+    """Items of the cycle are odd or even, so what stands before a masked item tells what it is, and so does its embedding."""
+    ids, offsets = (np.arange(12) % 2).astype(np.int32), np.arange(13)
+    dataset = replace(cycle, attributes=ItemAttributes(ids, offsets, ["odd", "even"]))
+    sizes = {"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "max_length": 5, "mask_probability": 0.0}
+    model = make_encoder("s3rec", cycle.num_items, **sizes)
+    settings = LoopSettings(learning_rate=0.01, batch_size=8, num_epochs=1, patience=1, pretrain_epochs=50)
+    first, *_, last = train_encoder(model, dataset, settings, tmp_path, CPU)[:50]
+    for name in ("associated_attribute", "masked_attribute"):
+        assert first[name] > 0.9 and last[name] < 0.1  # at first nearly 2 log 2
