@@ -13,7 +13,11 @@ Different from the paper:
   - a history shorter than L is filled up with zero vectors in front, and its targets are learnt too;
   - a user without a training row (three actions) gets the mean of the trained users' embeddings, the paper has no such users;
   - the loss is the training loop's (cross-entropy over all items by default); the paper's is --loss bce --num_negatives 3;
-  - no L2 penalty by default.
+  - no L2 penalty by default; dropout also acts on the embeddings that are looked up, as user embeddings learn their few targets
+    by heart;
+  - one vertical filter starts as a sum of the L items and goes through W and W' unchanged, next to P_u, so that the model first
+    predicts what resembles the latest items. With torch's initial weights and no dropout on embeddings the best MRR on Scientific's
+    validation part was below 0.07 where now it is 0.118 (one seed).
 
 Shapes: B rows with T history items in all, of which P positions are predicted from; L = max_length, d = hidden_size,
 n_h horizontal filters of each height, n_v vertical ones.
@@ -28,6 +32,10 @@ from slmrec.encoders.row_layout import places, row_ends
 from slmrec.encoders.transformer import initialise
 from slmrec.encoders.user_embedding import UserEncoder
 
+# Of each item in the filter that starts as a sum: brings embeddings that start with deviation 0.02 near the unit scale of a hidden
+# state. Our choice; with 0.2 Caser learnt more slowly and less.
+ITEM_WEIGHT = 4.0
+
 
 class Caser(UserEncoder):
     """See the head of this file.
@@ -38,7 +46,7 @@ class Caser(UserEncoder):
         hidden_size: d.
         num_horizontal_filters: n_h, of each height 1..L.
         num_vertical_filters: n_v.
-        dropout: on the filters' outputs.
+        dropout: on the filters' outputs and on the item and user embeddings that are looked up.
         max_length: L, how many of the latest items are read.
     """
 
@@ -66,6 +74,16 @@ class Caser(UserEncoder):
         self.output_layer = nn.Linear(2 * hidden_size, hidden_size)
         self.item_embedding.apply(initialise)
         self.user_embedding.apply(initialise)
+        self.pass_on_items()
+
+    def pass_on_items(self) -> None:
+        """Let the first vertical filter's features and the user's vector reach the output as they are."""
+        identity, num_vertical_filters = torch.eye(self.user_embedding.embedding_dim), len(self.vertical.weight)
+        with torch.no_grad():
+            self.vertical.weight[0] = ITEM_WEIGHT
+            first_filter = self.short_term[0].weight[:, -num_vertical_filters * len(identity) :: num_vertical_filters]  # [d, d]
+            first_filter.copy_(identity)
+            self.output_layer.weight.copy_(identity.repeat(1, 2))
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         windows = latest_items(batch["history"], batch["lengths"], self.max_length)
@@ -77,11 +95,11 @@ class Caser(UserEncoder):
 
     def predict(self, windows: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
         """Vectors float32 [P, d] from the last items int64 [P, L] and user vectors [P, d]."""
-        image = self.item_embedding(windows).transpose(1, 2)  # [P, d, L]
+        image = self.dropout(self.item_embedding(windows)).transpose(1, 2)  # [P, d, L]
         horizontal = [conv(image).relu().amax(2) for conv in self.horizontal]  # L times [P, n_h]
         vertical = self.vertical(image).flatten(1)  # [P, d * n_v]
         features = self.dropout(torch.cat([*horizontal, vertical], dim=1))
-        return self.output_layer(torch.cat([self.short_term(features), users], dim=1))
+        return self.output_layer(torch.cat([self.short_term(features), self.dropout(users)], dim=1))
 
 
 def latest_items(history: torch.Tensor, lengths: torch.Tensor, number: int) -> torch.Tensor:
