@@ -40,7 +40,7 @@ def without_seconds(history):
 
 
 @pytest.mark.parametrize("targets", ["all", "last"])
-def test_learns_a_cycle_by_heart(tmp_path, targets):
+def test_learns_a_cycle_by_heart(tmp_path, keep_last_epoch, targets):
     settings = LoopSettings(targets, learning_rate=0.01, batch_size=8, num_epochs=60, patience=60, weight_decay=0.0, seed=0)
     model, _ = train(tmp_path, settings, make_model(dropout=0.0))
     metrics = evaluate_recommender(model, cyclic_dataset(), "test", full_ranking=True, progress=False).metrics
