@@ -54,3 +54,17 @@ def test_only_the_latest_items_are_read(model, make_batch):
         history = batch["history"].clone()
         history[changed] = history[changed] % 40 + 1
         assert torch.equal(model.encode(batch | {"history": history}), before) == (changed < 2)
+
+
+def test_a_new_model_passes_on_the_sum_of_its_items_and_the_user(make_encoder):
+    """With the other features switched off: ReLU of four times the sum of the items, plus the user."""
+    model = make_encoder("caser", max_length=4).eval()
+    first_filter = model.short_term[0].weight.detach().clone()[:, 3 * 4 :: 2]  # after 3 horizontal filters of 4 heights; 2 vertical ones
+    with torch.no_grad():
+        model.short_term[0].weight.zero_()[:, 3 * 4 :: 2] = torch.eye(8)
+        for bias in (model.short_term[0].bias, model.output_layer.bias):
+            bias.zero_()
+        vector = model.encode({"history": torch.tensor([5, 9]), "lengths": torch.tensor([2]), "users": torch.tensor([3])})
+        items = model.item_embedding.weight[[5, 9]].sum(0)
+        torch.testing.assert_close(vector[0], torch.relu(4 * items) + model.user_embedding.weight[3])
+    assert torch.equal(first_filter, torch.eye(8))
