@@ -5,10 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import extract_emb
 from slmrec.artifacts import InputError, Stage
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
+from slmrec.embeddings import load_item_embeddings
 from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.registry import ENCODERS
 from slmrec.evaluation.protocol import evaluate_recommender
@@ -203,6 +205,15 @@ def test_saved_and_loaded_it_scores_alike(prepared, architectures, make_batch, t
     loaded = load_encoder(saved(model, name, architectures[name], tmp_path / "encoder"))
     assert not loaded.training and same_state(loaded, model)
     assert torch.equal(loaded.score_all(loaded.encode(batch)), model.score_all(model.encode(batch)))
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_its_item_vectors_can_be_handed_to_the_llm_stages(prepared, architectures, tmp_path, name):
+    directory = saved(prepared(name), name, architectures[name], tmp_path / "encoder")
+    extract_emb.main(["--encoder", str(directory), "--output_dir", str(tmp_path / "embeddings")])
+    table, model = load_item_embeddings(tmp_path / "embeddings"), load_encoder(directory)
+    assert table.shape == (41, 8) and table[0].abs().max() == 0
+    assert torch.equal(table[1:], model.item_matrix()[1:])
 
 
 # -- refusals -------------------------------------------------------------------------------------------------------------------
