@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 Seconds = dict[str, list[float]]
+LONG_PRODUCT = 0.05  # seconds
 
 
 class ProcessorShare:
@@ -58,10 +59,21 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype, size: int | None = None, repeats: int = 5) -> float:
     """FLOP/s of a square matrix product, the best of `repeats`: the ceiling that utilisation is measured against."""
-    size = size or (8192 if device.type == "cuda" else 2048)
+    size = size or (8192 if device.type == "cuda" else _affordable_size(device, dtype))
+    return 2 * size**3 / min(_product_seconds(size, device, dtype, repeats + 1)[1:])
+
+
+def _affordable_size(device: torch.device, dtype: torch.dtype) -> int:
+    """2048, or less where a product takes long: a CPU without bf16 products needs half a minute for one of that size."""
+    size = 256
+    while size < 2048 and min(_product_seconds(size, device, dtype, 2)) < LONG_PRODUCT:
+        size *= 2
+    return size
+
+
+def _product_seconds(size: int, device: torch.device, dtype: torch.dtype, repeats: int) -> list[float]:
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    times = [wall_seconds(lambda: left @ right, device) for _ in range(repeats + 1)]
-    return 2 * size**3 / min(times[1:])
+    return [wall_seconds(lambda: left @ right, device) for _ in range(repeats)]
 
 
 def _wait(device: torch.device) -> None:
