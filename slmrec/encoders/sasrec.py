@@ -6,7 +6,8 @@ Different from the paper:
   - layer normalisation stands after each residual sum, as in the original Transformer, and on the input, not before each
     sub-layer (Eq. 5); the feed-forward network is 4d wide with GELU, not d wide with ReLU. On Beauty's validation part this
     reaches MRR 0.158 after 6 epochs where the paper's form stands at 0.115, everything else alike (one seed);
-  - weights start from a normal distribution with deviation 0.02, some as identities (transformer.py), and the embedding is not multiplied by sqrt(d);
+  - weights start from a normal distribution with deviation 0.02, some as identities (transformer.py), and the embedding is not
+    multiplied by sqrt(d);
   - the loss is the training loop's (cross-entropy over all items by default), not binary with one negative;
   - positions count from the end of the history (the last item is position 0), which is what left padding does.
 

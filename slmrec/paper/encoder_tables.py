@@ -8,6 +8,10 @@ from slmrec.paper.public_numbers import PUBLIC_NUMBERS
 from slmrec.paper.table import NONE, Table, number, percent, spread, title
 
 
+PUBLIC_HEADER = ["Model", "Metric", "Public", "Ours", "Difference", "Source"]
+PUBLIC_NOTE = "Test metrics at the best validation epoch, seen items masked. Others use mostly d = 64 and length 50, we d = 128 and 30."
+
+
 def encoder_tables(summary: dict) -> list[Table]:
     """Public numbers, where there are some for the data set, and what training took."""
     public = [public_table(summary)] if summary["dataset"] in PUBLIC_NUMBERS else []
@@ -27,10 +31,6 @@ def public_table(summary: dict) -> Table:
     return Table(title(summary, "beside public numbers, full ranking, percent"), PUBLIC_HEADER, rows, PUBLIC_NOTE)
 
 
-PUBLIC_HEADER = ["Model", "Metric", "Public", "Ours", "Difference", "Source"]
-PUBLIC_NOTE = "Test metrics at the best validation epoch, seen items masked. Others use mostly d = 64 and length 50, we d = 128 and 30."
-
-
 def cost_table(summary: dict) -> Table:
     """What training each conventional model took."""
     rows = []
@@ -39,7 +39,8 @@ def cost_table(summary: dict) -> Table:
         if costs:
             epochs = ", ".join(f"{cost['epochs']} ({cost['best_epoch']})" for cost in costs)
             seconds, memory = ([cost[name] for cost in costs] for name in ("seconds_per_epoch", "peak_memory_mib"))
-            rows.append([model["label"], epochs, f"{np.mean(seconds):.1f}", number(max((round(mib) for mib in memory if mib is not None), default=None))])
+            peak = max((round(mib) for mib in memory if mib is not None), default=None)
+            rows.append([model["label"], epochs, f"{np.mean(seconds):.1f}", number(peak)])
     note = (
         "Epochs of each seed, in brackets the one that validation chose. Seconds: wall time of an epoch without validation, "
         "the median over epochs, the mean over seeds; runs that shared a machine slow each other down, so these are no comparison "
