@@ -16,13 +16,16 @@ SMALLEST_CHUNK, LARGEST_CHUNK = 128, 256
 CHUNK_LOGITS = 2**23
 
 
-def catalogue_cross_entropy(vectors: torch.Tensor, item_matrix: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def catalogue_cross_entropy(
+    vectors: torch.Tensor, item_matrix: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Mean of -log softmax(vectors @ items)[target] over T predictions, the softmax running over items 1..N (Eq. 1).
 
     Args:
-        vectors: [T, d], computed with in float32 whatever its dtype.
+        vectors: [T, d], of any dtype.
         item_matrix: [N + 1, d]; row 0 belongs to PAD and takes no part. May be frozen.
         targets: int64 [T], item ids 1..N.
+        dtype: float32, or bfloat16 for the factors of the matrix products; softmax, sums and gradients are float32 in any case.
 
     Returns:
         float32 scalar. The logits of at most 256 predictions (128 where N > 65,536) exist at a time, and once: where
@@ -30,7 +33,7 @@ def catalogue_cross_entropy(vectors: torch.Tensor, item_matrix: torch.Tensor, ta
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, items = vectors.float(), item_matrix[1:].float()
-        return _MeanCrossEntropy.apply(vectors, items, targets - 1, _chunk_rows(len(items)))
+        return _MeanCrossEntropy.apply(vectors, items, targets - 1, _chunk_rows(len(items)), dtype)
 
 
 def catalogue_divergence(
@@ -71,25 +74,30 @@ class _MeanCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context, vectors: torch.Tensor, items: torch.Tensor, targets: torch.Tensor, rows: int) -> torch.Tensor:
+    def forward(
+        context, vectors: torch.Tensor, items: torch.Tensor, targets: torch.Tensor, rows: int, dtype: torch.dtype
+    ) -> torch.Tensor:
         wanted = context.needs_input_grad
         vectors, items = vectors.detach(), items.detach()
         vector_gradient = torch.empty_like(vectors) if wanted[0] else None
         item_gradient = torch.zeros_like(items) if wanted[1] else None
         total = vectors.new_zeros((), dtype=torch.float64)
         buffer = items.new_empty(min(rows, len(targets)) * len(items))
+        item_factor = items.to(dtype)
         for start in range(0, len(targets), rows):
             chunk = slice(start, start + rows)
             part, target = vectors[chunk], targets[chunk]
-            logits = torch.mm(items, part.T, out=buffer[: len(part) * len(items)].view(len(items), len(part)))  # [N, rows]
+            logits = buffer[: len(part) * len(items)].view(len(items), len(part))  # [N, rows]
+            _product(item_factor, part.T.to(dtype), logits)
             positive, highest = logits.gather(0, target.unsqueeze(0)).squeeze(0), logits.amax(0)
             weights = logits.sub_(highest).exp_()
             norm = weights.sum(0)  # [rows]
             total += (norm.log() + highest - positive).sum(dtype=torch.float64)
+            weights = weights.to(dtype)
             if wanted[0]:
-                vector_gradient[chunk] = (weights.T @ items) / norm.unsqueeze(1) - items[target]
+                vector_gradient[chunk] = (weights.T @ item_factor) / norm.unsqueeze(1) - items[target]
             if wanted[1]:
-                torch.addmm(item_gradient, weights, part / norm.unsqueeze(1), out=item_gradient)
+                _add_product(weights, (part / norm.unsqueeze(1)).to(dtype), item_gradient)
                 item_gradient.index_add_(0, target, part, alpha=-1)
         context.gradients, context.number = (vector_gradient, item_gradient), len(targets)
         return (total / len(targets)).to(vectors.dtype)
@@ -98,4 +106,20 @@ class _MeanCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(context, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = (None if gradient is None else gradient * (upstream / context.number) for gradient in context.gradients)
-        return *scaled, None, None
+        return *scaled, None, None, None
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """out = left @ right, where `out` may be of a wider dtype than the factors."""
+    if left.dtype == out.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(left @ right)
+
+
+def _add_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """out += left @ right, where `out` may be of a wider dtype than the factors."""
+    if left.dtype == out.dtype:
+        torch.addmm(out, left, right, out=out)
+    else:
+        out += left @ right

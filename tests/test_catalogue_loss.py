@@ -53,6 +53,18 @@ def test_frozen_items_and_no_gradient():
         torch.testing.assert_close(catalogue_cross_entropy(vectors, items, targets), expected)
 
 
+def test_products_in_bf16_are_near_the_definition():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(600, 16, generator=generator, requires_grad=True)
+    items = torch.randn(50, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(1, 50, (600,), generator=generator)
+    exact, near = (catalogue_cross_entropy(vectors, items, targets, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert near.dtype == torch.float32 and 0 < (near - exact).abs() < 0.005 * exact
+    for ours, theirs in zip(gradients(near, vectors, items), gradients(exact, vectors, items), strict=True):
+        assert ours.dtype == torch.float32
+        assert 0 < (ours - theirs).norm() < 0.01 * theirs.norm()
+
+
 def test_half_precision_is_computed_in_float32():
     vectors, items = torch.randn(5, 8).bfloat16(), torch.randn(20, 8).bfloat16()
     targets = torch.tensor([1, 5, 19, 2, 2])

@@ -19,7 +19,7 @@ def data(write_data, tmp_path_factory):
 
 def test_flops_of_hgn_by_hand(data):
     """HGN's products: the loss, two gates over items and two over users, and three in the packed rows."""
-    side = Side("hgn", load_dataset(data), 1, torch.device("cpu"), False)
+    side = Side("hgn", load_dataset(data), CostArguments("data", steps=1), torch.device("cpu"))
     (batch,) = side.batches
     items, users, d, length = len(batch["history"]), len(batch["users"]), 128, 30
     rows = len(pack_rows(batch["lengths"], length).segment)
@@ -46,7 +46,15 @@ def test_command_line(data, tmp_path, capsys):
     assert "s3rec (pretraining)" in capsys.readouterr().out
 
 
+def test_a_step_in_bf16_has_as_many_flops(data):
+    dataset, device = load_dataset(data), torch.device("cpu")
+    sides = [Side("sasrec", dataset, CostArguments("data", steps=1, precision=name), device) for name in ("fp32", "bf16")]
+    assert sides[0].flops_per_step() == sides[1].flops_per_step() > 0
+
+
 def test_bad_arguments():
+    with pytest.raises(InputError, match="--precision fp16"):
+        CostArguments("data", precision="fp16")
     with pytest.raises(InputError, match="--steps 0"):
         CostArguments("data", steps=0)
     with pytest.raises(InputError, match="popularity: it only counts"):

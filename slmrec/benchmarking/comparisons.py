@@ -11,13 +11,11 @@ import torch
 
 from slmrec.benchmarking import work
 from slmrec.benchmarking.models import EMBEDDING_SIZE, Case, Models
-from slmrec.benchmarking.timing import Seconds, in_turn, matrix_product_rate, median_ratio
+from slmrec.benchmarking.timing import DTYPES, Seconds, in_turn, matrix_product_rate, median_ratio
 from slmrec.benchmarking.workload import Workload
 from slmrec.data.batches import Batch
 from slmrec.llm.backbone import count_parameters, plain_backbone
 from slmrec.llm.recommender import EllmRecommender
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def compare_encodings(models: Models, workload: Workload, repeats: int) -> dict:

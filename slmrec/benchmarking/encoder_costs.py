@@ -21,7 +21,8 @@ from transformers import HfArgumentParser
 
 from slmrec.artifacts import InputError, read_manifest, write_json
 from slmrec.benchmarking.environment import environment
-from slmrec.benchmarking.timing import ProcessorShare, in_turn, matrix_product_rate
+from slmrec.benchmarking.timing import DTYPES, ProcessorShare, in_turn, matrix_product_rate
+from slmrec.config import one_of
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.encoders.item_losses import choose_item_loss
@@ -40,10 +41,12 @@ class CostArguments:
     data: str = field(metadata={"help": "directory of the data stage"})
     models: list[str] = field(default_factory=lambda: list(TRAINED), metadata={"help": "names as in train_sr_trad.py"})
     steps: int = field(default=8, metadata={"help": "timed steps of each model"})
+    precision: str = field(default="fp32", metadata={"help": "of training, and of the product that gives the rate: fp32 or bf16"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     json: str | None = field(default=None, metadata={"help": "file to write the result to"})
 
     def __post_init__(self):
+        one_of("precision", self.precision, tuple(DTYPES))
         if self.steps < 1:
             raise InputError(f"--steps {self.steps}: must be at least 1")
         for name in self.models:
@@ -58,17 +61,20 @@ class Side:
         num_steps: of an epoch.
     """
 
-    def __init__(self, name: str, dataset: SequenceDataset, steps: int, device: torch.device, pretraining: bool):
+    def __init__(
+        self, name: str, dataset: SequenceDataset, arguments: CostArguments, device: torch.device, pretraining: bool = False
+    ):
         defaults = registered(name)
-        self.settings, self.pretraining = LoopSettings(**defaults.training), pretraining
+        self.settings = LoopSettings(**defaults.training | {"precision": arguments.precision})
+        self.pretraining = pretraining
         self.model = build_encoder(name, dataset.num_items, dataset.num_users, defaults.architecture)
         rows = SplitRows(dataset, "train", self.model.max_length, self.settings.targets)
         self.model.prepare(rows)
         self.model.to(device).train()
         self.optimizer = new_optimizer(self.model, self.settings)
-        self.item_loss = choose_item_loss(self.settings.loss, self.settings.num_negatives)
+        self.item_loss = choose_item_loss(self.settings.loss, self.settings.num_negatives, self.settings.precision)
         batches = epoch_batches(rows, self.settings.batch_size, seed=0, epoch=1)
-        self.batches = [{key: value.to(device) for key, value in batch.items()} for _, batch in zip(range(steps), batches)]
+        self.batches = [{key: value.to(device) for key, value in batch.items()} for _, batch in zip(range(arguments.steps), batches)]
         self.num_steps = len(rows) / self.settings.batch_size
 
     def __call__(self, step: int) -> None:
@@ -95,12 +101,12 @@ def costs(arguments: CostArguments, device: torch.device) -> dict:
     """Model -> seconds and floor of an epoch, their ratio and the FLOPs of a step; beside the rate and the processor's share."""
     dataset = load_dataset(arguments.data)
     seed_everything(0)
-    sides = {name: Side(name, dataset, arguments.steps, device, False) for name in arguments.models}
+    sides = {name: Side(name, dataset, arguments, device) for name in arguments.models}
     if "s3rec" in sides:
-        sides["s3rec (pretraining)"] = Side("s3rec", dataset, arguments.steps, device, True)
+        sides["s3rec (pretraining)"] = Side("s3rec", dataset, arguments, device, pretraining=True)
     share = ProcessorShare()
     seconds = in_turn(sides, arguments.steps, device, "training steps")
-    processor_share, rate = share(), matrix_product_rate(device, torch.float32)
+    processor_share, rate = share(), matrix_product_rate(device, DTYPES[arguments.precision])
     models = {name: cost(side, statistics.median(seconds[name]), rate) for name, side in sides.items()}
     return {"models": models, "flops_per_second": rate, "processor_share": processor_share}
 

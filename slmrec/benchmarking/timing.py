@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 Seconds = dict[str, list[float]]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONG_PRODUCT = 0.05  # seconds
 
 

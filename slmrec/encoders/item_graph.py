@@ -66,12 +66,13 @@ class ItemGraph:
 
 
 class _NeighbourSum(torch.autograd.Function):
-    """A @ vectors; A is symmetric, so that the backward pass is the same product, without a transposed copy of A."""
+    """A @ vectors in float32; A is symmetric, so that the backward pass is the same product, without a transposed copy of A."""
 
     @staticmethod
     def forward(context, vectors: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
         context.adjacency = adjacency
-        return adjacency @ vectors
+        with torch.autocast(vectors.device.type, enabled=False):  # a CPU has sparse products in float32 alone
+            return adjacency @ vectors.float()
 
     @staticmethod
     def backward(context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:

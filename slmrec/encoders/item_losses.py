@@ -6,6 +6,8 @@ uniform; that a user may have bought it is not looked at, which at these catalog
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -13,14 +15,15 @@ from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.encoders.encoder import ItemLoss
 
 
-def choose_item_loss(name: str, num_negatives: int) -> ItemLoss:
+def choose_item_loss(name: str, num_negatives: int, precision: str = "fp32") -> ItemLoss:
     """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one of config.ITEM_LOSSES.
 
     ce: cross-entropy over all items. bce: binary cross-entropy of the target and its negatives (Kang and McAuley 2018, Eq. 7).
     bpr: -log sigmoid(target - negative) (Rendle et al. 2009). sampled: cross-entropy among the target and its negatives.
+    With the precision bf16 the matrix products of ce have bfloat16 factors; the others, which have none, do not change.
     """
     if name == "ce":
-        return catalogue_cross_entropy
+        return partial(catalogue_cross_entropy, dtype=torch.bfloat16) if precision == "bf16" else catalogue_cross_entropy
     criterion = {"bce": binary_loss, "bpr": pairwise_loss, "sampled": sampled_loss}[name]
 
     def item_loss(vectors: torch.Tensor, item_matrix: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

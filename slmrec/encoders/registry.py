@@ -53,6 +53,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # none in Kang and McAuley
             "loss": "ce",  # paper, Section 2 (Klenitskiy and Vasilev 2023); Kang and McAuley: bce with one negative
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # our choice; bf16 is mixed precision
         },
     ),
     "gru4rec": Registered(
@@ -72,6 +73,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # as SASRec
             "loss": "ce",  # as SASRec; Hidasi et al.: bpr and top1
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
     ),
     "bert4rec": Registered(
@@ -94,6 +96,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # as SASRec; Sun et al.: 0.01, decoupled
             "loss": "ce",  # Sun et al., Section 3.6
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
     ),
     "caser": Registered(
@@ -114,6 +117,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # our choice; released code of Tang and Wang: 1e-6
             "loss": "ce",  # as SASRec; Tang and Wang, Section 3: bce with three negatives
             "num_negatives": 3,  # Tang and Wang; counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
         knows_users=True,
     ),
@@ -139,6 +143,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # as SASRec
             "loss": "ce",  # Qiu et al.: softmax over all items
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
     ),
     "maerec": Registered(
@@ -163,6 +168,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # as SASRec; released code of Ye et al.: 1e-6 times the squared weights
             "loss": "ce",  # as SASRec; released code of Ye et al.: bce with one negative
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
     ),
     "hgn": Registered(
@@ -181,6 +187,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # our choice; Ma et al.: 0.001, for bpr
             "loss": "ce",  # as SASRec, for like terms; Ma et al.: bpr
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
         knows_users=True,
     ),
@@ -203,6 +210,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # as SASRec
             "loss": "ce",  # Fan et al.
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
     ),
     "s3rec": Registered(
@@ -228,6 +236,7 @@ ENCODERS = {
             "weight_decay": 0.0,  # as SASRec
             "loss": "ce",  # as SASRec; Zhou et al.: pairwise with one negative. Pretraining has its own, see s3rec.py
             "num_negatives": 1,  # counts for the other losses only
+            "precision": "fp32",  # as SASRec
         },
     ),
     # Counts of the training part: nothing to set and nothing to train.

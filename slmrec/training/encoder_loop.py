@@ -47,6 +47,7 @@ class LoopSettings:
     loss: str = "ce"
     num_negatives: int = 1
     pretrain_epochs: int = 0
+    precision: str = "fp32"
 
 
 @dataclass
@@ -158,7 +159,7 @@ def train_epoch(
     num_targets = 0
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
-    item_loss = choose_item_loss(settings.loss, settings.num_negatives)
+    item_loss = choose_item_loss(settings.loss, settings.num_negatives, settings.precision)
     for batch in tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         terms = train_step(model, batch, optimizer, settings, item_loss, pretraining=epoch <= settings.pretrain_epochs)
@@ -181,7 +182,8 @@ def train_step(
     pretraining: bool = False,
 ) -> dict[str, torch.Tensor]:
     """One update of the weights; returns the loss terms of the batch."""
-    terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
+    with torch.autocast(batch["lengths"].device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
     optimizer.zero_grad()
     terms["total"].backward()
     optimizer.step()

@@ -12,6 +12,7 @@ from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.embeddings import load_item_embeddings
 from slmrec.encoders.checkpoint import load_encoder, save_encoder
+from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.encoders.registry import ENCODERS
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training import encoder_loop
@@ -165,6 +166,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_encoder, random_dataset,
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", 0)
     assert same_state(run(tmp_path / "cut", 5), whole)  # a new process has other initial weights
+
+
+@pytest.mark.parametrize(("name", "pretraining"), [*((name, False) for name in TRAINED), ("s3rec", True)])
+def test_a_step_in_bf16_is_near_the_one_in_fp32(make_encoder, random_dataset, name, pretraining):
+    weights, terms = [], []
+    for precision in ("fp32", "bf16"):
+        model, settings = make_encoder(name), settings_of(name, precision=precision)
+        rows = SplitRows(random_dataset, "train", model.max_length, "all")
+        model.prepare(rows)
+        optimizer, item_loss = torch.optim.SGD(model.parameters(), lr=1.0), choose_item_loss("ce", 1, precision)
+        torch.manual_seed(7)
+        batch = rows.collate(np.arange(len(rows)))
+        terms.append(encoder_loop.train_step(model, batch, optimizer, settings, item_loss, pretraining)["total"].detach())
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    before = torch.cat([parameter.detach().flatten() for parameter in make_encoder(name).parameters()])
+    assert weights[1].dtype == torch.float32
+    assert 0 < (terms[1] - terms[0]).abs() < 0.005 * terms[0]
+    assert F.cosine_similarity(weights[1] - before, weights[0] - before, dim=0) > 0.99
 
 
 LEARNING = {"hidden_size": 16, "num_layers": 1, "dropout": 0.0, "max_length": 4}  # as many items as a training row has
