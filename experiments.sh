@@ -17,9 +17,10 @@ prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
 run_experiment() {
     case "$1" in
         encoders)
-            encoders ;;
+            encoder sasrec "${LLM_FLAGS[@]}"
+            other_encoders "${LLM_FLAGS[@]}" ;;
         main | cold)  # paper, Section 5.2
-            encoders
+            other_encoders
             e4srec "$(base_layers)"
             e4srec "$NUM_LAYERS_TEACHER"
             e4srec "$NUM_LAYERS_STUDENT"
@@ -86,11 +87,12 @@ run_experiment() {
     esac
 }
 
-encoders() {  # every conventional model and the references that count
+other_encoders() {  # other_encoders [FLAGS]: every conventional model but SASRec, and the references, which only count
     local model
-    for model in $(python -c "from slmrec.encoders.registry import ENCODERS; print(*ENCODERS)"); do
-        encoder "$model"
+    for model in $(python -c "from slmrec.encoders.registry import TRAINED; print(*TRAINED)"); do
+        [ "$model" = sasrec ] || encoder "$model" "$@"
     done
+    for model in popularity markov; do encoder "$model"; done
 }
 
 other_widths() {  # teachers of half and of double width; the student compares its states after a learned map

@@ -5,7 +5,7 @@
 #   bash run_tables.sh --render [RUNS_DIR]      render what there is below RUNS_DIR (default: runs)
 #
 #   main             Tables 2, 3    every conventional model, E4SRec with all layers, 8 and 4, SLMRec_4<-8
-#   encoders         Tables 2, 3    the conventional models alone, without any LLM
+#   encoders         Tables 2, 3    the conventional models alone (FLAGS go to train_sr_trad.py)
 #   depth-infer      Fig. 2, 5 a-c  the deepest E4SRec read at its last ten layers, without training
 #   depth-train      Fig. 2, 5 d-f  E4SRec with 1, 2, 4, 8, 16, 24, 32 layers, as many as the backbone has
 #   ablation         Tables 4, 9    cos; cos + norm; cos + ms; all three
@@ -69,8 +69,8 @@ read_options "${FLAGS[@]}"
 GIVEN_BASE_MODEL="$BASE_MODEL"
 
 evaluate() { python "$SLMREC/evaluate.py" --model "$DIR/$1" --split test --full_ranking "${OVERWRITE[@]}"; }
-encoder() {  # encoder NAME
-    train_encoder "$1" "$DIR/$1" --seed "$SEED"
+encoder() {  # encoder NAME [FLAGS]
+    train_encoder "$1" "$DIR/$1" "${@:2}" --seed "$SEED"
     evaluate "$1"
 }
 e4srec() {  # e4srec LAYERS [SUFFIX]: tuned to predict the next item

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from slmrec.artifacts import InputError
+
+STATUS = Path("/proc/self/status")
 
 
 def run_main(main: Callable[[list[str] | None], None]) -> None:
@@ -53,5 +57,7 @@ def peak_memory_mib(device) -> float:
 
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    unit = 1 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB on Linux
+    if STATUS.is_file():  # Linux, whose ru_maxrss starts at what the parent process held when it started this one
+        return round(int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))[1]) / 2**10, 1)
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

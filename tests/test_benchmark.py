@@ -208,8 +208,6 @@ def test_median_of_ratios():
 
 def test_memory_of_the_loss_alone():
     measured = peak_memory(replace(TINY, num_items=100_000, batch_size=64), None)
-    if measured is None:
-        pytest.skip("this operating system does not tell a process's peak memory")
     logits = 64 * 100_000 * 4 / 2**20  # MiB: held at least once
     assert logits * 0.9 < measured["step"] < 6 * logits
     assert measured["peak"] > measured["step"]

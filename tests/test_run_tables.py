@@ -75,3 +75,8 @@ def test_theory_needs_no_data_set(tmp_path):
     assert outcome.returncode == 0, outcome.stderr[-2000:]
     assert read_json(tmp_path / "runs/tables/theory.json")["holds"]
     assert (tmp_path / "runs/tables/report.html").is_file()
+
+
+def test_flags_of_the_conventional_models_reach_them(finished):
+    outcome = run_tables(finished[0], "encoders", "demo", "--num_epochs", "0")
+    assert outcome.returncode == 2 and "--num_epochs" in outcome.stderr

@@ -26,11 +26,10 @@ from slmrec.config import one_of
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.encoders.item_losses import choose_item_loss
-from slmrec.encoders.registry import ENCODERS, build_encoder, registered
+from slmrec.encoders.registry import TRAINED, build_encoder, registered
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.encoder_loop import LoopSettings, epoch_batches, new_optimizer, train_step
 
-TRAINED = tuple(name for name, entry in ENCODERS.items() if entry.training)
 HEADER = f"{'model':<22}{'s/epoch':>9}{'floor':>8}{'ratio':>7}{'GFLOP/step':>12}"
 
 

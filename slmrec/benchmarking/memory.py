@@ -1,39 +1,34 @@
 """Peak memory of one step.
 
 On CUDA it is what the allocator reports. On a CPU each step runs in a process of its own, because the operating system only knows
-the highest resident set that a process ever had (Linux: VmHWM).
+the highest resident set that a process ever had.
 """
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
-import re
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
+import psutil
 import torch
 
 from slmrec.benchmarking.models import EMBEDDING_SIZE, Case, Models, split_batch
 from slmrec.benchmarking.workload import make_workload
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.config import BenchmarkArguments
-from slmrec.runtime import pick_device
+from slmrec.runtime import peak_memory_mib, pick_device
 
 MIB = 2**20
-STATUS = Path("/proc/self/status")
 
 
-def peak_memory(arguments: BenchmarkArguments, case: Case | None) -> dict[str, float] | None:
+def peak_memory(arguments: BenchmarkArguments, case: Case | None) -> dict[str, float]:
     """Peak memory of one step of `case` (None: of the loss alone, at the batch of training) in MiB.
 
-    Returns {"peak": all that is held, "step": above what is held before the step: weights, optimiser, libraries}, or None on a
-    CPU whose operating system does not tell.
+    Returns {"peak": all that is held, "step": above what is held before the step: weights, optimiser, libraries}.
     """
     if pick_device(arguments.device).type == "cuda":
         return _measure(arguments, case)
-    if not STATUS.is_file():
-        return None
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as executor:
         return executor.submit(_measure, arguments, case).result()
 
@@ -47,15 +42,12 @@ def _measure(arguments: BenchmarkArguments, case: Case | None) -> dict[str, floa
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work(batch)
+    before = (torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss) / MIB
+    work(batch)
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        before = _status_bytes("VmRSS")
-        work(batch)
-        peak = _status_bytes("VmHWM")
-    return {"peak": round(peak / MIB, 1), "step": round((peak - before) / MIB, 1)}
+    peak = peak_memory_mib(device)
+    return {"peak": peak, "step": round(peak - before, 1)}
 
 
 def _one_step(arguments: BenchmarkArguments, case: Case, device: torch.device):
@@ -75,7 +67,3 @@ def _loss_alone(arguments: BenchmarkArguments, device: torch.device):
         catalogue_cross_entropy(users, items, torch.randint(1, num_items + 1, (num_rows,), device=device)).backward()
 
     return work, arguments.train_batch_size, 2
-
-
-def _status_bytes(name: str) -> int:
-    return int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))[1]) * 1024

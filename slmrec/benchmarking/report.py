@@ -81,7 +81,7 @@ def _parameters(part: dict) -> str:
 
 
 def _memory(part: dict) -> str:
-    rows = [[name, *(entry.values() if entry else (None, None))] for name, entry in part.items()]
+    rows = [[name, *entry.values()] for name, entry in part.items()]
     return grid(["Peak memory, MiB", "in all", "by the step"], rows)
 
 

@@ -230,7 +230,9 @@ ENCODERS = {
             "targets": "all",  # as SASRec
             "learning_rate": 1e-3,  # Zhou et al.
             "batch_size": 256,  # Zhou et al. for fine-tuning (200 for pretraining)
-            "pretrain_epochs": 10,  # our choice; Zhou et al.: up to 100
+            # Our choice; Zhou et al.: up to 100. The best MRR on Scientific's validation part was 0.143 after 1, 0.145 after 2 and
+            # 0.135 after 10 epochs (one seed).
+            "pretrain_epochs": 2,
             "num_epochs": 100,  # as SASRec
             "patience": 5,  # as SASRec
             "weight_decay": 0.0,  # as SASRec
@@ -243,6 +245,7 @@ ENCODERS = {
     "popularity": Registered(Popularity, architecture={}, training={}),
     "markov": Registered(Markov, architecture={}, training={}),
 }
+TRAINED = tuple(name for name, entry in ENCODERS.items() if entry.training)  # the others only count
 
 
 def registered(model: str) -> Registered:

@@ -13,14 +13,13 @@ from slmrec.data.dataset import SequenceDataset
 from slmrec.embeddings import load_item_embeddings
 from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.item_losses import choose_item_loss
-from slmrec.encoders.registry import ENCODERS
+from slmrec.encoders.registry import ENCODERS, TRAINED
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training import encoder_loop
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
 
 CPU = torch.device("cpu")
 ALL = list(ENCODERS)
-TRAINED = [name for name, entry in ENCODERS.items() if entry.training]  # the others only count
 PER_POSITION = [name for name in ALL if name != "bert4rec"]
 NEXT_ITEM_ALONE = ["sasrec", "gru4rec", "caser", "hgn", "lightsans", "s3rec"]  # no other term in their training loss
 IDLE = {"s3rec": {"mask_embedding", "item_projection.weight", "segment_projection.weight"}}  # of pretraining alone
