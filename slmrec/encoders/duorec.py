@@ -10,8 +10,8 @@ As in the paper:
     where C(i) holds p(i) and the views of rows with another target: a row with the same target is no negative;
   - total = next-item loss + contrast_weight * InfoNCE.
 Different from the paper:
-  - tau is 12.8 by default, not 1: states are layer-normalised and have norm sqrt(d) or so, so that at d = 128 the products are
-    cosines at a temperature of 0.1 (registry.py says what 1 does); another hidden_size wants another tau in proportion;
+  - tau is 51.2 by default, not 1: states are layer-normalised and have norm sqrt(d) or so, so that at d = 128 the products are
+    cosines at a temperature of 0.4 (registry.py says what 1 does); another hidden_size wants another tau in proportion;
   - a sequence whose target no other sequence has is its own supervised view, under a third dropout mask;
   - with targets="all" the next-item loss reads every position of a row in one pass, where the paper makes each prefix a row of
     its own; the supervised view is drawn from all those prefixes, but only whole rows are contrasted (last positions);
