@@ -427,7 +427,8 @@ class TrainEncoderArguments:
     num_negatives: int | None = field(default=None, metadata={"help": "drawn negatives per target, for every loss but ce"})
     pretrain_epochs: int | None = field(default=None, metadata={"help": "s3rec: epochs of pretraining before --num_epochs"})
     precision: str | None = field(
-        default=None, metadata={"help": "of training: fp32, or bf16 (mixed, for hardware that multiplies it); default: the model's"}
+        default=None,
+        metadata={"help": "of training: fp32, or bf16 (mixed, for hardware that multiplies it); default: the model's"},
     )
     seed: int = field(default=0, metadata={"help": "of the weights, the dropout and the order of users"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})

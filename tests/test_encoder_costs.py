@@ -37,7 +37,9 @@ def test_sparse_products_count_the_entries_that_exist():
 
 def test_command_line(data, tmp_path, capsys):
     target = tmp_path / "new" / "costs.json"
-    encoder_costs.main(["--data", str(data), "--models", "sasrec", "s3rec", "--steps", "2", "--device", "cpu", "--json", str(target)])
+    encoder_costs.main(
+        ["--data", str(data), "--models", "sasrec", "s3rec", "--steps", "2", "--device", "cpu", "--json", str(target)]
+    )
     found = json.loads(target.read_text())
     assert list(found["models"]) == ["sasrec", "s3rec", "s3rec (pretraining)"]
     for cost in found["models"].values():

@@ -73,7 +73,9 @@ class Side:
         self.optimizer = new_optimizer(self.model, self.settings)
         self.item_loss = choose_item_loss(self.settings.loss, self.settings.num_negatives, self.settings.precision)
         batches = epoch_batches(rows, self.settings.batch_size, seed=0, epoch=1)
-        self.batches = [{key: value.to(device) for key, value in batch.items()} for _, batch in zip(range(arguments.steps), batches)]
+        self.batches = [
+            {key: value.to(device) for key, value in batch.items()} for _, batch in zip(range(arguments.steps), batches)
+        ]
         self.num_steps = len(rows) / self.settings.batch_size
 
     def __call__(self, step: int) -> None:

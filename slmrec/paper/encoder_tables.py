@@ -9,7 +9,9 @@ from slmrec.paper.table import NONE, Table, number, percent, spread, title
 
 
 PUBLIC_HEADER = ["Model", "Metric", "Public", "Ours", "Difference", "Source"]
-PUBLIC_NOTE = "Test metrics at the best validation epoch, seen items masked. Others use mostly d = 64 and length 50, we d = 128 and 30."
+PUBLIC_NOTE = (
+    "Test metrics at the best validation epoch, seen items masked. Others use mostly d = 64 and length 50, we d = 128 and 30."
+)
 
 
 def encoder_tables(summary: dict) -> list[Table]:

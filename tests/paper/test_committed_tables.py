@@ -21,7 +21,18 @@ def test_committed_markdown_is_what_the_summary_says(summary):
 def test_evidence_is_there():
     found = {(summary.get("dataset"), summary["experiment"]) for summary in SUMMARIES}
     for dataset, experiments in {
-        "scientific": {"main", "ablation", "blocks", "depth-train", "depth-infer", "online", "cold", "layers", "regimes", "encoders"},
+        "scientific": {
+            "main",
+            "ablation",
+            "blocks",
+            "depth-train",
+            "depth-infer",
+            "online",
+            "cold",
+            "layers",
+            "regimes",
+            "encoders",
+        },
         "beauty": {"main", "ablation", "depth-train", "encoders"},
     }.items():
         assert {(dataset, experiment) for experiment in experiments} <= found
