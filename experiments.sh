@@ -17,8 +17,8 @@ prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
 run_experiment() {
     case "$1" in
         encoders)
-            encoder sasrec "${LLM_FLAGS[@]}"
-            other_encoders "${LLM_FLAGS[@]}" ;;
+            encoder sasrec "${LLM_FLAGS[@]}" "${DISTILL_FLAGS[@]}"  # --contrast_temperature is sorted among the latter
+            other_encoders "${LLM_FLAGS[@]}" "${DISTILL_FLAGS[@]}" ;;
         main | cold)  # paper, Section 5.2
             other_encoders
             e4srec "$(base_layers)"

@@ -25,8 +25,8 @@ Different from the paper:
   - without attributes (data/meta.py says which sources have them) two of the four objectives are missing, and the paper's
     results, which are with all of them, are no reference;
   - pretraining reads training histories, as fine-tuning does: of a user's training part all but the last item, which is only a
-    target. Validation and test items are in neither. It lasts 2 epochs by default (paper: 100; more
-    was worse, see registry.py);
+    target. Validation and test items are in neither. It lasts 2 epochs by default (paper: 100; more was worse,
+    see registry.py);
   - Transformer block, initial weights and positions (counted from the end, in both stages) are those of sasrec.py.
 
 Shapes: B rows with T history items in all; d = hidden_size.

@@ -59,9 +59,8 @@ def test_only_the_latest_items_are_read(model, make_batch):
 def test_a_new_model_passes_on_the_sum_of_its_items_and_the_user(make_encoder):
     """With the other features switched off: ReLU of four times the sum of the items, plus the user."""
     model = make_encoder("caser", max_length=4).eval()
-    first_filter = (
-        model.short_term[0].weight.detach().clone()[:, 3 * 4 :: 2]
-    )  # after 3 horizontal filters of 4 heights; 2 vertical ones
+    # after 3 horizontal filters of 4 heights; 2 vertical ones
+    first_filter = model.short_term[0].weight.detach().clone()[:, 3 * 4 :: 2]
     with torch.no_grad():
         model.short_term[0].weight.zero_()[:, 3 * 4 :: 2] = torch.eye(8)
         for bias in (model.short_term[0].bias, model.output_layer.bias):
