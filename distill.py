@@ -14,18 +14,21 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from slmrec.arguments import OutputArguments
 from slmrec.artifacts import stage_input
-from slmrec.config import DistillationArguments, EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
+from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.cache import CachedTeacher, CacheKey, cached_teacher
 from slmrec.distillation.compatibility import Opposition, oppose_new_teacher, oppose_trained_teacher
 from slmrec.distillation.joint import JointRecommender
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher
 from slmrec.embeddings import load_item_embeddings
+from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.checkpoint import load_ellmrec, load_user_projection, model_input, new_recommender
 from slmrec.runtime import pick_device, run_main, seed_everything
+from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from transformers import HfArgumentParser
 
 from slmrec.artifacts import Stage, require_same_item_map, stage_directory, stage_input
-from slmrec.config import EvaluationArguments
 from slmrec.data.dataset import SequenceDataset, load_dataset
+from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
-from slmrec.models import MODEL_STAGES, data_directory, load_recommender
+from slmrec.open_model import MODEL_STAGES, data_directory, load_recommender
 from slmrec.runtime import pick_device, run_main
 
 COLUMNS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")

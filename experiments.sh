@@ -33,10 +33,10 @@ run_experiment() {
         depth-infer)  # paper, Section 2
             DEEPEST="$(base_layers)"
             e4srec "$DEEPEST"
-            python -m slmrec.analysis.depth_infer --model "$DIR/e4srec_$DEEPEST" --split test "${OVERWRITE[@]}" ;;
+            python -m reproduce.analysis.depth_infer --model "$DIR/e4srec_$DEEPEST" --split test "${OVERWRITE[@]}" ;;
         layers)
             e4srec "$NUM_LAYERS_TEACHER"
-            python -m slmrec.analysis.layers --model "$DIR/e4srec_$NUM_LAYERS_TEACHER" "${OVERWRITE[@]}" ;;
+            python -m reproduce.analysis.layers --model "$DIR/e4srec_$NUM_LAYERS_TEACHER" "${OVERWRITE[@]}" ;;
         ablation)  # paper, Section 5.2 (RQ3)
             e4srec "$NUM_LAYERS_TEACHER"
             e4srec "$NUM_LAYERS_STUDENT"  # without any of the terms
@@ -81,7 +81,7 @@ run_experiment() {
         efficiency)
             [ "$SEED" = 0 ] || return 0  # measured once
             [ -f "$DIR/efficiency.json" ] ||
-                python -m slmrec.benchmark --data "$RUN_DIR/data" --json "$DIR/efficiency.json" "${BENCHMARK_FLAGS[@]}" ;;
+                python -m reproduce.efficiency --data "$RUN_DIR/data" --json "$DIR/efficiency.json" "${BENCHMARK_FLAGS[@]}" ;;
         stats)  # the data stage has counted
             ;;
     esac

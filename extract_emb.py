@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from transformers import HfArgumentParser
 
+from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, file_input, read_manifest, stage_input
-from slmrec.config import EmbeddingArguments, OutputArguments
 from slmrec.data.dataset import load_dataset
-from slmrec.embeddings import save_item_embeddings
+from slmrec.embeddings import EmbeddingArguments, save_item_embeddings
 from slmrec.encoders.checkpoint import load_encoder
 from slmrec.released_pickle import place_rows, read_released_pickle, write_released_pickle
 from slmrec.runtime import run_main

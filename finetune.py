@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from transformers import HfArgumentParser
 
-from slmrec.config import EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
+from slmrec.arguments import OutputArguments
 from slmrec.embeddings import load_item_embeddings
+from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.checkpoint import new_recommender
 from slmrec.llm.objective import next_item_objective
 from slmrec.runtime import run_main, seed_everything
+from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
 
 

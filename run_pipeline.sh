@@ -48,4 +48,4 @@ bash "$SLMREC/run_distill.sh" "$RUN_DIR/e4srec_8" "$RUN_DIR/slmrec_4_8" "${LLM_F
 for MODEL in sasrec e4srec_8 e4srec_4 slmrec_4_8; do
     python "$SLMREC/evaluate.py" --model "$RUN_DIR/$MODEL" --split test --full_ranking "${OVERWRITE[@]}"
 done
-python -m slmrec.paper.comparison --run_dir "$RUN_DIR"
+python -m reproduce.comparison --run_dir "$RUN_DIR"

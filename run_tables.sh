@@ -16,7 +16,7 @@
 #   kd-kinds         -              logits, attention and contrastive distillation instead of feature alignment
 #   cold             -              the models of main by history length and target popularity
 #   layers           -              block influence and CKA of the teacher's layers
-#   efficiency       Tables 5, 7, 8 the benchmark (FLAGS go to python -m slmrec.benchmark)
+#   efficiency       Tables 5, 7, 8 the benchmark (FLAGS go to python -m reproduce.efficiency)
 #   stats            Table 1        counts of the data set
 #   theory           Prop. 1, 2     numeric check (needs no DATASET)
 #   hyper-parameters Table 6        the scripts' values beside the paper's (needs no DATASET)
@@ -31,15 +31,15 @@ usage() { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; }
 
 render() {  # render RUNS_DIR [TABLE]: everything below it; shows one table
     mkdir -p "$1/tables"
-    python -m slmrec.paper.summary --runs "$1"
-    python -m slmrec.paper.report --tables_dir "$1/tables"
+    python -m reproduce.summary --runs "$1"
+    python -m reproduce.report --tables_dir "$1/tables"
     [ -z "${2:-}" ] || cat "$1/tables/$2.md"
 }
 
 EXPERIMENT="${1:-}"
 case "$EXPERIMENT" in
     main | encoders | depth-infer | depth-train | ablation | blocks | online | student-size | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
-    theory) python -m slmrec.paper.theory --output runs/tables/theory.json; render runs theory; exit ;;
+    theory) python -m reproduce.theory --output runs/tables/theory.json; render runs theory; exit ;;
     hyper-parameters) render runs hyperparameters; exit ;;
     --render)
         [ -d "${2:-runs}" ] || { echo "error: ${2:-runs}: no such directory; bash run_tables.sh main demo makes runs" >&2; exit 2; }

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from transformers import HfArgumentParser
 
+from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, stage_input
-from slmrec.config import EncoderArguments, OutputArguments, TrainEncoderArguments
 from slmrec.data.dataset import load_dataset
+from slmrec.encoders.arguments import EncoderArguments, TrainEncoderArguments
 from slmrec.encoders.checkpoint import save_encoder
 from slmrec.encoders.registry import build_encoder, registered, with_defaults
 from slmrec.runtime import peak_memory_mib, pick_device, run_main, seed_everything

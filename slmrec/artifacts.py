@@ -19,16 +19,14 @@ import sys
 import time
 from pathlib import Path
 
+from slmrec.errors import InputError
+
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 RUN = "run.json"  # what an unfinished directory is a run of
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy", "polars", "safetensors")
 
 logger = logging.getLogger(__name__)
-
-
-class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line that says what and where."""
 
 
 def read_json(path: Path) -> dict:

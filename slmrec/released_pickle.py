@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 
 KEY = "item_embedding"
 

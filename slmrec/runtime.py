@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 
 STATUS = Path("/proc/self/status")
 

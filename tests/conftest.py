@@ -14,8 +14,8 @@ from slmrec.artifacts import Stage, read_manifest, stage_input, write_json
 from slmrec.embeddings import save_item_embeddings
 from slmrec.llm import make_backbone
 from slmrec.llm.backbone import add_lora
+from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.llm.prompt import Prompt
-from slmrec.llm.recommender import EllmRecommender
 from slmrec.runtime import seed_everything
 from slmrec.training import encoder_loop
 

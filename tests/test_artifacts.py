@@ -5,7 +5,6 @@ import os
 import pytest
 
 from slmrec.artifacts import (
-    InputError,
     Stage,
     file_input,
     first_difference,
@@ -16,6 +15,7 @@ from slmrec.artifacts import (
     stage_input,
     write_json,
 )
+from slmrec.errors import InputError
 
 
 def run(directory, config=None, inputs=None, text="result", name="made", metrics=None, **options):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import polars as pl
 from transformers import HfArgumentParser
 
+from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, file_input, write_json
-from slmrec.config import DataArguments, OutputArguments
 from slmrec.data.amazon import read_amazon
+from slmrec.data.arguments import DataArguments
 from slmrec.data.attributes import save_attributes
 from slmrec.data.delimited import Columns, read_csv
 from slmrec.data.demo import is_synthetic

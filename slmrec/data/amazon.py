@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from slmrec.artifacts import InputError
 from slmrec.data.interactions import Interactions, whole_seconds
 from slmrec.data.jsonlines import JsonLines
+from slmrec.errors import InputError
 
 SCHEMA = {"reviewerID": pl.String, "asin": pl.String, "overall": pl.Float64, "unixReviewTime": pl.Float64}
 

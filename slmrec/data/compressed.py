@@ -13,7 +13,7 @@ from typing import BinaryIO
 from isal import igzip, isal_zlib
 from tqdm import tqdm
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 8 << 20  # larger ones leave the cache and cost twice the time

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from slmrec.artifacts import InputError
 from slmrec.data.compressed import read_bytes
 from slmrec.data.interactions import Interactions, whole_seconds
+from slmrec.errors import InputError
 
 NO_COLUMN = "none"
 

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from slmrec.artifacts import InputError
 from slmrec.data.interactions import Interactions
+from slmrec.errors import InputError
 
 PAPER_RATING = 3.0  # Section 5.1: positive feedback is a rating above 3
 RELEASED_RATING = 3.0  # released notebook: a rating of at least 3

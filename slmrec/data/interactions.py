@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 
 
 @dataclass

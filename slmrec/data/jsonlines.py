@@ -13,8 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from slmrec.artifacts import InputError
 from slmrec.data.compressed import line_blocks
+from slmrec.errors import InputError
 
 MAX_REPORTED = 5  # malformed lines whose numbers are told
 LINE_BY_LINE_BYTES = 64 << 10

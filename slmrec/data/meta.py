@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from slmrec.artifacts import InputError
 from slmrec.data.attributes import ItemAttributes, number_attributes
 from slmrec.data.compressed import read_bytes
 from slmrec.data.delimited import column, read_table
 from slmrec.data.jsonlines import JsonLines
+from slmrec.errors import InputError
 
 PATH = pl.List(pl.String)  # names of categories from the root down
 JSON_SCHEMA = {"asin": pl.String, "title": pl.String, "brand": pl.String, "category": PATH, "categories": pl.List(PATH)}

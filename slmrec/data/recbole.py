@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from slmrec.artifacts import InputError
 from slmrec.data.delimited import Columns, column, read_interaction_rows, read_table
 from slmrec.data.interactions import Interactions
+from slmrec.errors import InputError
 
 
 def read_recbole(path: str, columns: Columns) -> Interactions:

@@ -6,9 +6,9 @@ import json
 
 import polars as pl
 
-from slmrec.artifacts import InputError
 from slmrec.data.compressed import read_bytes
 from slmrec.data.interactions import Interactions
+from slmrec.errors import InputError
 
 
 def read_sequences(path: str) -> Interactions:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 
 MIN_ACTIONS = 3  # one each for training, validation and test
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 
 
 def block_ends(num_layers: int, num_blocks: int, owner: str) -> tuple[int, ...]:

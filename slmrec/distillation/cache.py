@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from slmrec.artifacts import InputError, first_difference, read_json, write_json
+from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
+from slmrec.errors import InputError
 
 if TYPE_CHECKING:  # rows come in ready made: distillation does not depend on the data stage
     from slmrec.data.batches import SplitRows

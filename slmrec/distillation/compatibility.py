@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slmrec.artifacts import InputError, read_json, read_manifest, require_same_item_map, stage_directory, stage_input
-from slmrec.config import DistillationArguments, EllmArguments, EllmInputs
+from slmrec.artifacts import read_json, read_manifest, require_same_item_map, stage_directory, stage_input
+from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.blocks import block_ends
+from slmrec.errors import InputError
+from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config, shallow_config
 from slmrec.llm.checkpoint import BACKBONE, RECOMMENDER, model_input
 

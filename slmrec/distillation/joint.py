@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from slmrec.llm.recommender import EllmRecommender, Encoded
+from slmrec.llm.ellmrec import EllmRecommender, Encoded
 from slmrec.recommender import Recommender
 
 TEACHER = "teacher"  # sub-directory of the teacher in a checkpoint; the student lies in the checkpoint itself

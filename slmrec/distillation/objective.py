@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from slmrec.catalogue_loss import catalogue_cross_entropy, catalogue_divergence
-from slmrec.config import DISTILLATION_TERMS, DistillationArguments
 from slmrec.distillation import losses
+from slmrec.distillation.arguments import DISTILLATION_TERMS, DistillationArguments
 from slmrec.distillation.teacher import Teacher, TeacherSignals
-from slmrec.llm.recommender import EllmRecommender, Encoded
+from slmrec.llm.ellmrec import EllmRecommender, Encoded
 
 Terms = dict[str, torch.Tensor]
 

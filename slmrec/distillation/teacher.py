@@ -9,7 +9,7 @@ import torch
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.recommender import EllmRecommender, Encoded
+from slmrec.llm.ellmrec import EllmRecommender, Encoded
 
 
 @dataclass

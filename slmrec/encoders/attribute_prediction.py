@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from slmrec.encoders.row_layout import places, row_numbers
 from slmrec.encoders.transformer import INITIAL_STD
+from slmrec.ragged import places, row_numbers
 
 CHUNK_LOGITS = 2**22  # that exist at a time
 

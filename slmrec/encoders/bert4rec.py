@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from slmrec.encoders.encoder import ItemLoss
-from slmrec.encoders.row_layout import row_ends, row_numbers
 from slmrec.encoders.transformer import INITIAL_STD, Block, SelfAttentive, initialise
+from slmrec.ragged import row_ends, row_numbers
 
 
 class BERT4Rec(SelfAttentive):

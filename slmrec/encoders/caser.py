@@ -28,9 +28,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from slmrec.encoders.row_layout import places, row_ends
 from slmrec.encoders.transformer import initialise
 from slmrec.encoders.user_embedding import UserEncoder
+from slmrec.ragged import places, row_ends
 
 # Of each item in the filter that starts as a sum: brings embeddings that start with deviation 0.02 near the unit scale of a hidden
 # state. Our choice; with 0.2 Caser learnt more slowly and less.

@@ -7,9 +7,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from slmrec.artifacts import InputError, read_json, read_manifest
+from slmrec.artifacts import read_json, read_manifest
 from slmrec.encoders.encoder import Encoder
 from slmrec.encoders.registry import build_encoder
+from slmrec.errors import InputError
 
 WEIGHTS = "model.safetensors"
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from slmrec.artifacts import InputError
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.row_layout import places, row_numbers
+from slmrec.errors import InputError
+from slmrec.ragged import places, row_numbers
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows

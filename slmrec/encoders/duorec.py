@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 
 from slmrec.encoders.encoder import ItemLoss
-from slmrec.encoders.row_layout import row_ends
 from slmrec.encoders.sasrec import SASRec
+from slmrec.ragged import row_ends
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from slmrec.encoders.row_layout import row_ends
+from slmrec.ragged import row_ends
 from slmrec.recommender import Recommender
 
 if TYPE_CHECKING:  # rows come in ready made: encoders do not depend on the data stage

@@ -28,8 +28,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.row_layout import places, row_ends, row_numbers
 from slmrec.encoders.transformer import initialise
+from slmrec.ragged import places, row_ends, row_numbers
 
 
 class GRU4Rec(Encoder):

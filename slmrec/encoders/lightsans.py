@@ -28,9 +28,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.row_layout import places_from_end
 from slmrec.encoders.transformer import Block, initialise
 from slmrec.packing import Packing, pack_rows
+from slmrec.ragged import places_from_end
 
 
 class LightSANs(Encoder):

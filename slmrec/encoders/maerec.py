@@ -37,11 +37,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.artifacts import InputError
 from slmrec.encoders.encoder import ItemLoss
 from slmrec.encoders.item_graph import ItemGraph, transitions
-from slmrec.encoders.row_layout import row_ends
 from slmrec.encoders.sasrec import SASRec
+from slmrec.errors import InputError
+from slmrec.ragged import row_ends
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slmrec.artifacts import InputError
 from slmrec.encoders.bert4rec import BERT4Rec
 from slmrec.encoders.caser import Caser
 from slmrec.encoders.counting import Markov, Popularity
@@ -16,6 +15,7 @@ from slmrec.encoders.lightsans import LightSANs
 from slmrec.encoders.maerec import MAERec
 from slmrec.encoders.s3rec import S3Rec
 from slmrec.encoders.sasrec import SASRec
+from slmrec.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ from torch import nn
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.encoders.attribute_prediction import AttributePrediction
-from slmrec.encoders.row_layout import places, row_ends
 from slmrec.encoders.sasrec import SASRec
 from slmrec.encoders.transformer import INITIAL_STD
+from slmrec.ragged import places, row_ends
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.artifacts import InputError
 from slmrec.encoders.encoder import Encoder
-from slmrec.encoders.row_layout import places_from_end
+from slmrec.errors import InputError
 from slmrec.packing import Packing, pack_rows
+from slmrec.ragged import places_from_end
 
 INITIAL_STD = 0.02
 

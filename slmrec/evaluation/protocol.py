@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from slmrec.artifacts import InputError
 from slmrec.data.batches import SplitRows
 from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
+from slmrec.errors import InputError
 from slmrec.evaluation.metrics import summarise
 from slmrec.recommender import Recommender
 

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from slmrec.artifacts import MANIFEST, InputError, file_sha256, json_sha256, read_json
+from slmrec.artifacts import MANIFEST, file_sha256, json_sha256, read_json
+from slmrec.errors import InputError
 
 FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells
 

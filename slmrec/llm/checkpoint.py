@@ -17,20 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModel
 
-from slmrec.artifacts import (
-    InputError,
-    file_sha256,
-    first_difference,
-    json_sha256,
-    read_json,
-    read_manifest,
-    stage_directory,
-    write_json,
-)
-from slmrec.config import EllmArguments
+from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
+from slmrec.errors import InputError
+from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
+from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
-from slmrec.llm.recommender import EllmRecommender
 
 RECOMMENDER = "recommender.json"
 HEADS = "heads.safetensors"

@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 from slmrec.packing import Packing, pack_rows
 
 EXACT_MODEL_TYPES = ("llama", "mistral", "qwen2")  # decoders whose layers have LLaMA's structure

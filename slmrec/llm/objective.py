@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.llm.recommender import EllmRecommender
+from slmrec.llm.ellmrec import EllmRecommender
 
 
 def next_item_objective(model: EllmRecommender, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

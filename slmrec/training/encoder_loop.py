@@ -18,11 +18,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from slmrec.artifacts import InputError
 from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder, ItemLoss
 from slmrec.encoders.item_losses import choose_item_loss
+from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 
 CHECKPOINT = "checkpoint.pt"

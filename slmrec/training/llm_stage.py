@@ -9,14 +9,17 @@ from pathlib import Path
 
 import torch
 
-from slmrec.artifacts import InputError, Stage, read_manifest, require_same_item_map, stage_input
-from slmrec.config import EllmArguments, EllmInputs, LlmTrainingArguments, OutputArguments
+from slmrec.arguments import OutputArguments
+from slmrec.artifacts import Stage, read_manifest, require_same_item_map, stage_input
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
+from slmrec.errors import InputError
+from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import backbone_input, count_parameters, load_backbone_config
 from slmrec.llm.checkpoint import resolve_train_strategy, save_item_embeddings, save_weights
-from slmrec.llm.recommender import EllmRecommender
+from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.runtime import pick_device
+from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.trainer import (
     TRAINER_STATE,
     Objective,

@@ -11,12 +11,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from slmrec.artifacts import read_json
-from slmrec.config import LlmTrainingArguments
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
-from slmrec.llm.recommender import EllmRecommender
+from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.runtime import pick_device
+from slmrec.training.arguments import LlmTrainingArguments
 
 Objective = Callable[[EllmRecommender, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 TRAINER_STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint

@@ -8,9 +8,10 @@ import sys
 import polars as pl
 import pytest
 
-from slmrec.artifacts import InputError, read_manifest
+from slmrec.artifacts import read_manifest
 from slmrec.data.attributes import number_attributes
 from slmrec.data.dataset import load_dataset
+from slmrec.errors import InputError
 
 
 def sequences_of(directory):

@@ -1,7 +1,7 @@
 import pytest
 
-from slmrec.artifacts import InputError
 from slmrec.distillation.blocks import block_ends
+from slmrec.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import distill
-from slmrec.artifacts import InputError, read_json
+from slmrec.artifacts import read_json
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.distillation import cache
 from slmrec.distillation.cache import CacheKey, cached_teacher
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
+from slmrec.errors import InputError
 
 KEY = CacheKey(teacher="aaa", data="ddd", layers=[1, 2], targets="last", max_length=30, hidden_size=32, dtype="float32")
 

@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 import distill
 import evaluate
 import finetune
-from slmrec.artifacts import InputError, read_json, read_manifest
+from slmrec.artifacts import read_json, read_manifest
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
+from slmrec.errors import InputError
 from slmrec.llm.checkpoint import load_ellmrec
 from slmrec.training.trainer import RecommenderTrainer
 

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from slmrec.artifacts import InputError
 from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.config import DistillationArguments
+from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.joint import JointRecommender
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, TeacherSignals
-from slmrec.llm.recommender import Encoded
+from slmrec.errors import InputError
+from slmrec.llm.ellmrec import Encoded
 
 # Two items (1, 0) and (0, 1) after PAD. User vectors (0, 0) give both the chance 1/2: a cross-entropy of log 2.
 # User vector (log 3, 0) gives the first item the chance 3/4: a cross-entropy of log 4/3 for it and of log 4 for the second.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import extract_emb
-from slmrec.artifacts import InputError, Stage
+from slmrec.artifacts import Stage
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
@@ -14,6 +14,7 @@ from slmrec.embeddings import load_item_embeddings
 from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.encoders.registry import ENCODERS, TRAINED
+from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training import encoder_loop
 from slmrec.training.encoder_loop import LoopSettings, train_encoder

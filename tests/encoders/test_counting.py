@@ -7,11 +7,12 @@ import torch
 import evaluate
 import extract_emb
 import train_sr_trad
-from slmrec.artifacts import InputError, Stage, write_json
+from slmrec.artifacts import Stage, write_json
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.counting import Markov, Popularity
+from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.config import ITEM_LOSSES
 from slmrec.encoders import item_losses
+from slmrec.encoders.arguments import ITEM_LOSSES
 from slmrec.encoders.item_losses import choose_item_loss, draw_negatives
 
 LOG3 = math.log(3)

@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slmrec.artifacts import InputError
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import SplitRows
 from slmrec.encoders import maerec
 from slmrec.encoders.maerec import gumbel_noise
+from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
 

@@ -2,9 +2,9 @@ import inspect
 
 import pytest
 
-from slmrec.artifacts import InputError
-from slmrec.config import EncoderArguments, TrainEncoderArguments
+from slmrec.encoders.arguments import EncoderArguments, TrainEncoderArguments
 from slmrec.encoders.registry import ENCODERS, build_encoder, registered, with_defaults
+from slmrec.errors import InputError
 
 
 @pytest.mark.parametrize("model", [name for name, entry in ENCODERS.items() if entry.training])  # the others only count

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import train_sr_trad
-from slmrec.artifacts import InputError, Stage, read_manifest, write_json
+from slmrec.artifacts import Stage, read_manifest, write_json
 from slmrec.encoders.checkpoint import load_encoder
 from slmrec.encoders.registry import ENCODERS
+from slmrec.errors import InputError
 from slmrec.runtime import run_main
 from slmrec.training import encoder_loop
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import evaluate
-from slmrec.artifacts import InputError, Stage, read_manifest, stage_input, write_json
+from slmrec.artifacts import Stage, read_manifest, stage_input, write_json
 from slmrec.data.dataset import load_dataset
+from slmrec.errors import InputError
 from slmrec.evaluation.metrics import summarise
 from slmrec.recommender import Recommender
 from slmrec.runtime import run_main

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from slmrec.artifacts import InputError
 from slmrec.data.candidates import draw_candidates
 from slmrec.data.dataset import PAD, SequenceDataset
+from slmrec.errors import InputError
 from slmrec.evaluation import protocol
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.recommender import Recommender

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama import modeling_llama
 
-from slmrec.artifacts import InputError
+from slmrec.errors import InputError
 from slmrec.llm.backbone import (
     add_lora,
     backbone_input,

@@ -6,8 +6,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel
 
-from slmrec.artifacts import InputError
-from slmrec.config import EllmArguments
+from slmrec.errors import InputError
+from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import plain_backbone, shallow_config
 from slmrec.llm.checkpoint import (
     load_ellmrec,

@@ -2,7 +2,8 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from slmrec.artifacts import InputError, read_manifest
+from slmrec.artifacts import read_manifest
+from slmrec.errors import InputError
 from slmrec.llm import make_backbone
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from slmrec.artifacts import InputError
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder
 from slmrec.encoders.sasrec import SASRec
+from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training import encoder_loop
 from slmrec.training.encoder_loop import CHECKPOINT, LoopSettings, Progress, epoch_batches, train_encoder

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
-from slmrec.artifacts import InputError, Stage, read_json, read_manifest
-from slmrec.config import LlmTrainingArguments
+from slmrec.artifacts import Stage, read_json, read_manifest
 from slmrec.embeddings import save_item_embeddings
+from slmrec.errors import InputError
 from slmrec.llm.checkpoint import load_ellmrec
-from slmrec.models import load_recommender
+from slmrec.open_model import load_recommender
 from slmrec.training import llm_stage, trainer
+from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.llm_stage import validation_history
 from slmrec.training.trainer import RecommenderTrainer
 

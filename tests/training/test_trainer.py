@@ -2,14 +2,15 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from slmrec.config import DistillationArguments, LlmTrainingArguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
+from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher
 from slmrec.evaluation.protocol import Evaluation
 from slmrec.llm.objective import next_item_objective
 from slmrec.training import trainer as trainer_module
+from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments, last_whole_checkpoint
 
 

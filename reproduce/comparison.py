@@ -1,0 +1,128 @@
+"""One table over the evaluated models of a run directory, printed and written beside them.
+
+python -m reproduce.comparison --run_dir runs/demo
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reproduce.experiments import ENCODER_LABELS
+from slmrec.artifacts import input_directory, read_json, read_manifest
+from slmrec.errors import InputError
+
+METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+RANKINGS = {"sampled": "1 + {candidates} candidates", "full": "all {items} items"}
+
+
+@dataclass
+class Row:
+    """One evaluated model: its name in the paper's notation, metrics in percent, parameters and training seconds."""
+
+    model: str
+    metrics: dict[str, dict]
+    parameters: int
+    seconds: float
+    synthetic: bool = field(default=False)
+
+
+def display_name(directory: Path) -> str:
+    """The paper's name of a model: SASRec, E4SRec_l, or SLMRec_n<-m for a student of n layers with a teacher of m."""
+    manifest = read_manifest(directory)
+    config = manifest["config"]
+    if manifest["stage"] == "finetune":
+        return f"E4SRec_{config['num_layers']}"
+    if manifest["stage"] == "distill" and config.get("online"):
+        return f"SLMRec_{config['num_layers']}<-{config['teacher_layers']} online"
+    if manifest["stage"] == "distill":
+        teacher = read_json(input_directory(directory, "teacher") / "recommender.json")
+        return f"SLMRec_{config['num_layers']}<-{teacher['num_layers']}"
+    return ENCODER_LABELS[config["model"]]
+
+
+def read_row(directory: Path) -> Row:
+    """Raises InputError when the model has not been evaluated on the test split."""
+    evaluation = directory / "evaluation-test"
+    read_manifest(evaluation, "evaluate")
+    training = read_json(directory / "metrics.json")
+    stats = read_json(input_directory(directory, "data") / "stats.json")
+    metrics = read_json(evaluation / "metrics.json")["test"]
+    return Row(display_name(directory), metrics, training["parameters"], training_seconds(training), bool(stats.get("synthetic")))
+
+
+def training_seconds(training: dict) -> float:
+    """Wall time of a training run from its metrics.json; encoders record it per epoch, without validation."""
+    if "train_seconds" in training:
+        return training["train_seconds"]
+    return sum(epoch["train_seconds"] for epoch in training["history"])
+
+
+def evaluated_models(run_dir: Path) -> list[Path]:
+    """The model directories of a run that have a test evaluation: encoders, then by falling depth, distilled ones last."""
+    found = [path.parent for path in run_dir.glob("*/evaluation-test") if path.is_dir()]
+    rank = {"encoder": 0, "finetune": 1, "distill": 2}
+
+    def order(directory: Path) -> tuple:
+        manifest = read_manifest(directory)
+        return rank[manifest["stage"]], -manifest["config"].get("num_layers", 0), directory.name
+
+    return sorted(found, key=order)
+
+
+def table_lines(rows: list[Row], ranking: str) -> list[str]:
+    """A Markdown table of one ranking, metrics in percent."""
+    title = RANKINGS[ranking].format(**rows[0].metrics[ranking])
+    header = ["Model", *METRICS, "Parameters", "Training seconds"]
+    lines = [f"Ranked among {title}, percent:", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        values = [f"{100 * row.metrics[ranking][name]:.2f}" for name in METRICS]
+        lines.append("| " + " | ".join([row.model, *values, f"{row.parameters:,}", f"{row.seconds:.0f}"]) + " |")
+    return lines
+
+
+def render(rows: list[Row]) -> str:
+    """The tables of all rankings that every model has, with a note where the data are synthetic."""
+    shared = [ranking for ranking in RANKINGS if all(ranking in row.metrics for row in rows)]
+    blocks = [["Synthetic data: these numbers say that the pipeline works, nothing about the method.", ""]] * rows[0].synthetic
+    blocks += [[*table_lines(rows, ranking), ""] for ranking in shared]
+    return "\n".join(line for block in blocks for line in block)
+
+
+def write_csv(rows: list[Row], path: Path) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["model", "ranking", *METRICS, "parameters", "train_seconds", "synthetic"])
+        for row in rows:
+            for ranking, metrics in row.metrics.items():
+                values = [metrics[name] for name in METRICS]
+                writer.writerow([row.model, ranking, *values, row.parameters, row.seconds, row.synthetic])
+
+
+@dataclass
+class ComparisonArguments:
+    """Which run to compare."""
+
+    run_dir: str = field(metadata={"help": "directory whose sub-directories are evaluated models"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
+
+    (arguments,) = HfArgumentParser(ComparisonArguments).parse_args_into_dataclasses(argv)
+    run_dir = Path(arguments.run_dir)
+    rows = [read_row(directory) for directory in evaluated_models(run_dir)]
+    if not rows:
+        raise InputError(f"{run_dir}: no model there has been evaluated on the test split (python evaluate.py --model ...)")
+    text = render(rows)
+    (run_dir / "comparison.md").write_text(text, encoding="utf-8")
+    write_csv(rows, run_dir / "comparison.csv")
+    print(text)
+    print(f"Written to {run_dir / 'comparison.md'} and {run_dir / 'comparison.csv'}")
+
+
+if __name__ == "__main__":
+    from slmrec.runtime import run_main
+
+    run_main(main)

@@ -1,0 +1,199 @@
+"""Models with random weights, which cost the same as trained ones, and one inference or training step of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModel, LlamaConfig
+
+from reproduce.efficiency.arguments import BenchmarkArguments
+from reproduce.efficiency.work import LayerShape, RowShape
+from slmrec.data.batches import Batch
+from slmrec.distillation.arguments import DistillationArguments
+from slmrec.distillation.blocks import block_ends
+from slmrec.distillation.objective import DistillationObjective
+from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
+from slmrec.llm.backbone import add_lora
+from slmrec.llm.ellmrec import EllmRecommender
+from slmrec.llm.objective import next_item_objective
+from slmrec.llm.prompt import Prompt
+
+BEFORE, AFTER = 62, 7  # prompt tokens with LLaMA's tokenizer; which ones they are does not matter to the cost
+EMBEDDING_SIZE = 128  # d0 (paper, Section 5.1)
+LORA_TARGETS = ["gate_proj", "up_proj", "down_proj"]
+
+Step = Callable[[Batch], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that is timed.
+
+    Attributes:
+        layers: of the decoder.
+        encoding: "reference" or "exact".
+        mode: "forward" (user vectors, as in inference) or "train" (one optimiser step).
+        teacher: how a training step gets the teacher's states: None (no distillation), "run" (forward pass of the teacher) or
+            "cached" (they are there already).
+    """
+
+    layers: int
+    encoding: str
+    mode: str
+    teacher: str | None = None
+
+
+class StoredStates:
+    """A teacher whose signals have been computed before."""
+
+    learns = False
+
+    def __init__(self, teacher: FrozenTeacher):
+        self.teacher, self.stored = teacher, {}
+
+    def signals(self, batch: Batch, attention: bool = False) -> TeacherSignals:
+        key = (batch["users"].data_ptr(), len(batch["users"]))
+        if key not in self.stored:
+            self.stored[key] = self.teacher.signals(batch, attention)
+        return self.stored[key]
+
+
+class Models:
+    """Builds models and steps; a model is built once and shared by the steps that can share it."""
+
+    def __init__(self, arguments: BenchmarkArguments, num_items: int, device: torch.device):
+        self.arguments, self.num_items, self.device = arguments, num_items, device
+        self._built: dict[tuple, EllmRecommender] = {}
+
+    @property
+    def layer_shape(self) -> LayerShape:
+        lora_r = self.arguments.lora_r if self.arguments.train_strategy == "lora" else 0
+        return LayerShape(self.arguments.hidden_size, self.arguments.intermediate_size, lora_r)
+
+    @property
+    def row_shape(self) -> RowShape:
+        return RowShape(BEFORE, AFTER, self.arguments.max_length)
+
+    def recommender(self, layers: int, precision: str | None = None, distilled: bool = False, role: str = "") -> EllmRecommender:
+        """A model of so many layers; a distilled one has the adapters of Eq. 5. `role` keeps apart what must not be shared."""
+        key = (layers, precision or self.arguments.precision, distilled, role)
+        if key not in self._built:
+            supervised = block_ends(layers, self.arguments.num_blocks, "student")[:-1] if distilled else ()
+            self._built[key] = build_recommender(self.arguments, layers, self.num_items, self.device, key[1], supervised)
+        return self._built[key]
+
+    def step(self, case: Case, precision: str | None = None) -> Step:
+        precision = precision or self.arguments.precision
+        model = self.recommender(case.layers, precision, distilled=case.teacher is not None)
+        if case.mode == "forward":
+            return ForwardStep(model, case.encoding, precision)
+        micro = self.arguments.micro_batch_size if case.encoding == "reference" else None
+        return TrainStep(model, case.encoding, precision, self._objective(case, precision), micro)
+
+    def _objective(self, case: Case, precision: str):
+        if case.teacher is None:
+            return next_item_objective
+        blocks = self.arguments.num_blocks
+        model = self.recommender(self.arguments.teacher_layers, precision, role="teacher")
+        teacher = FrozenTeacher(model, block_ends(self.arguments.teacher_layers, blocks, "teacher"))
+        return SameEncoding(
+            model,
+            case.encoding,
+            DistillationObjective(
+                StoredStates(teacher) if case.teacher == "cached" else teacher,
+                block_ends(case.layers, blocks, "student"),
+                DistillationArguments(teacher="", num_blocks=blocks),
+            ),
+        )
+
+
+@dataclass
+class SameEncoding:
+    """A distillation objective whose teacher, shared with other steps, encodes as this step does."""
+
+    teacher: EllmRecommender
+    encoding: str
+    objective: DistillationObjective
+
+    def __call__(self, model: EllmRecommender, batch: Batch) -> dict[str, torch.Tensor]:
+        self.teacher.encoding = self.encoding
+        return self.objective(model, batch)
+
+
+@dataclass
+class ForwardStep:
+    """User vectors of a batch."""
+
+    model: EllmRecommender
+    encoding: str
+    precision: str
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        self.model.encoding = self.encoding
+        self.model.eval()
+        with torch.inference_mode(), autocast(self.model, self.precision):
+            return self.model.encode(batch)
+
+
+class TrainStep:
+    """Forward, loss, backward, clipping and AdamW, as the Trainer does them."""
+
+    def __init__(self, model: EllmRecommender, encoding: str, precision: str, objective: Callable, micro_batch_size: int | None):
+        self.model, self.encoding, self.precision, self.objective = model, encoding, precision, objective
+        self.micro_batch_size = micro_batch_size
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=0.0)  # same work, but the weights stay: every step is alike
+
+    def __call__(self, batch: Batch) -> None:
+        self.model.encoding = self.encoding
+        self.model.train()
+        num_rows = len(batch["users"])
+        for part in split_batch(batch, self.micro_batch_size or num_rows):
+            with autocast(self.model, self.precision):
+                loss = self.objective(self.model, part)["loss"]
+            (loss * (len(part["users"]) / num_rows)).backward()
+        self.update()
+
+    def update(self) -> None:
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+
+def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
+    """Cut a batch (with one target per row) into batches of at most `size` rows."""
+    ends = [0, *batch["lengths"].cumsum(0).tolist()]
+    for start in range(0, len(batch["users"]), size):
+        stop = min(start + size, len(batch["users"]))
+        rows = {name: batch[name][start:stop] for name in ("users", "lengths", "targets")}
+        yield rows | {"history": batch["history"][ends[start] : ends[stop]]}
+
+
+def autocast(model: EllmRecommender, precision: str) -> torch.autocast:
+    return torch.autocast(model.item_embeddings.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def build_recommender(
+    arguments: BenchmarkArguments, layers: int, num_items: int, device: torch.device | str, precision: str, supervised=()
+) -> EllmRecommender:
+    """An E-LLMRec of the shape in `arguments`, made on the device itself. Frozen weights are in the precision's dtype."""
+    config = LlamaConfig(
+        vocab_size=arguments.vocab_size,
+        hidden_size=arguments.hidden_size,
+        intermediate_size=arguments.intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=arguments.num_heads,
+    )
+    frozen = arguments.train_strategy == "lora"
+    dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
+    torch.manual_seed(arguments.seed)
+    with torch.device(device):
+        backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        if frozen:
+            backbone = add_lora(backbone, arguments.lora_r, arguments.lora_r, 0.05, LORA_TARGETS)
+        prompt = Prompt(*(tuple(i % arguments.vocab_size for i in range(tokens)) for tokens in (BEFORE, AFTER)))
+        table = torch.randn(num_items + 1, EMBEDDING_SIZE)
+        model = EllmRecommender(backbone, table, prompt, max_length=arguments.max_length, supervised_layers=tuple(supervised))
+    return model.to(device)

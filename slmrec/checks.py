@@ -1,0 +1,23 @@
+"""Range checks of command-line arguments: each raises InputError with one line that names the flag."""
+
+from __future__ import annotations
+
+from slmrec.errors import InputError
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"--{name} {value}: choose one of {', '.join(choices)}")
+
+
+def share_below_one(name: str, value: float) -> None:
+    """Raise InputError unless `value` is a probability of dropping that leaves something."""
+    if not 0 <= value < 1:
+        raise InputError(f"--{name} {value}: must be at least 0 and below 1")
+
+
+def at_least(name: str, value: float | None, least: float) -> None:
+    """Raise InputError when a number was given and is below `least`."""
+    if value is not None and not value >= least:
+        raise InputError(f"--{name} {value}: must be at least {least}")

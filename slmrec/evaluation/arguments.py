@@ -1,0 +1,35 @@
+"""What `evaluate.py` ranks, and against what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from slmrec.checks import one_of
+from slmrec.errors import InputError
+
+
+@dataclass
+class EvaluationArguments:
+    """What `evaluate.py` ranks, and against what."""
+
+    model: str = field(metadata={"help": "directory of a finished encoder, teacher or student, or a checkpoint-N inside one"})
+    split: str = field(default="test", metadata={"help": "valid or test"})
+    full_ranking: bool = field(
+        default=False, metadata={"help": "also rank each target among all items, with the user's other items masked"}
+    )
+    data: str | None = field(
+        default=None, metadata={"help": "directory of the data stage; default: the one that the model was trained on"}
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "default: evaluation-<split> in the model's directory"})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "replace a directory that holds another run"})
+    candidates_seed: int = field(default=0, metadata={"help": "seed of the candidates that a target is ranked against"})
+    num_candidates: int = field(default=999, metadata={"help": "candidates per target, all of them items the user never touched"})
+    eval_batch_size: int = field(default=512, metadata={"help": "users per batch; it has no influence on the result"})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
+
+    def __post_init__(self):
+        one_of("split", self.split, ("valid", "test"))
+        if self.num_candidates < 1 or self.eval_batch_size < 1:
+            raise InputError("--num_candidates and --eval_batch_size must be at least 1")
+        if not 0 <= self.candidates_seed < 2**64:
+            raise InputError(f"--candidates_seed {self.candidates_seed}: must be in 0..2**64 - 1")

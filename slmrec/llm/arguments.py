@@ -1,0 +1,59 @@
+"""The E-LLMRec model and its inputs, as command-line arguments of the LLM stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from slmrec.checks import one_of, share_below_one
+from slmrec.errors import InputError
+
+
+@dataclass
+class EllmArguments:
+    """The E-LLMRec model."""
+
+    base_model: str = field(
+        metadata={"help": "LLaMA-family checkpoint: a directory or a hub name such as meta-llama/Llama-2-7b-hf"}
+    )
+    num_layers: int = field(
+        default=8, metadata={"help": "first decoder layers that are kept (paper: 8 for the teacher, 4 the student)"}
+    )
+    train_strategy: str = field(
+        default="auto",
+        metadata={"help": "lora, full, or auto: full for a random checkpoint made by this project, lora otherwise"},
+    )
+    targets: str = field(
+        default="last",
+        metadata={
+            "help": "last: one target per user, read after the closing prompt (paper); all: every item of the training part"
+        },
+    )
+    max_length: int = field(default=30, metadata={"help": "latest items of a history that are read (released code: 30)"})
+    encoding: str = field(
+        default="exact", metadata={"help": "exact, or reference: every row padded to the full length; same results, more work"}
+    )
+    item_dropout: float = field(
+        default=0.0, metadata={"help": "dropout of the item vectors that enter the decoder (not in the paper, which has none)"}
+    )
+    lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
+    lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
+    lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["gate_proj", "up_proj", "down_proj"], metadata={"help": "layers that get adapters (Table 5)"}
+    )
+
+    def __post_init__(self):
+        one_of("train_strategy", self.train_strategy, ("auto", "lora", "full"))
+        one_of("targets", self.targets, ("last", "all"))
+        one_of("encoding", self.encoding, ("exact", "reference"))
+        share_below_one("item_dropout", self.item_dropout)
+        if self.max_length < 1:
+            raise InputError(f"--max_length {self.max_length}: must be at least 1")
+
+
+@dataclass
+class EllmInputs:
+    """What the LLM stages read."""
+
+    data: str = field(metadata={"help": "directory of the data stage"})
+    embeddings: str = field(metadata={"help": "directory of item embeddings (extract_emb.py) of the same data"})

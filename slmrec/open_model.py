@@ -1,0 +1,39 @@
+"""Opening any model of this repository from the directory that its stage wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from slmrec.artifacts import input_directory, read_manifest, stage_directory
+from slmrec.errors import InputError
+from slmrec.recommender import Recommender
+
+MODEL_STAGES = ("encoder", "finetune", "distill")
+
+
+def load_recommender(directory: str | Path, device: torch.device | str = "cpu") -> Recommender:
+    """The model of an encoder, finetune or distill stage (or of a `checkpoint-N` inside one), on `device`, in eval mode.
+
+    Raises InputError when the directory is not such a stage.
+    """
+    stage = read_manifest(stage_directory(directory), MODEL_STAGES)["stage"]
+    if not Path(directory).is_dir():
+        raise InputError(f"{directory}: no such directory")
+    if stage == "encoder":  # imported here: evaluating an encoder has no need of the LLM libraries
+        from slmrec.encoders.checkpoint import load_encoder as load
+    else:
+        from slmrec.llm.checkpoint import load_ellmrec as load
+    return load(directory).to(device).eval()
+
+
+def data_directory(directory: str | Path) -> Path:
+    """The data directory that a model was trained on, as its manifest records it. Raises InputError when it is gone."""
+    stage = stage_directory(directory)
+    if "data" not in read_manifest(stage, MODEL_STAGES)["inputs"]:
+        raise InputError(f"{stage}: its manifest records no data directory; name it with --data")
+    data = input_directory(stage, "data")
+    if not data.is_dir():
+        raise InputError(f"{stage} was trained on {data}, which is no longer there; name the data directory with --data")
+    return data

@@ -1,0 +1,35 @@
+"""The benchmark's file is a file of reviews, and what it writes is what it measured."""
+
+import gzip
+import json
+from collections import Counter
+
+import pytest
+
+from reproduce.efficiency import data_stage as benchmark
+
+
+def test_generated_reviews_are_reviews(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "MEMBER_ROWS", 700)
+    content = b"".join(benchmark.member(number, 2000) for number in range(3))
+    reviews = [json.loads(line) for line in gzip.decompress(content).splitlines()]
+    assert len(reviews) == 2000
+    asins = [review["asin"] for review in reviews]
+    assert asins == sorted(asins) and set(Counter(asins).values()) <= {30, 31}
+    assert {review["overall"] for review in reviews} == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert all(review["unixReviewTime"] % 86400 == 0 for review in reviews)
+    assert 200 < len(gzip.decompress(content)) / 2000 < 600
+    assert b"".join(benchmark.member(number, 2000) for number in range(3)) == content
+
+
+def test_small_run_writes_its_result_and_removes_its_file(tmp_path, capsys):
+    paths = ["--work_dir", str(tmp_path / "work"), "--output", str(tmp_path / "result.json")]
+    benchmark.main(["--rows", "20000", "--repeats", "1", *paths])
+    result = json.loads((tmp_path / "result.json").read_text())
+    (run,) = result["runs"]
+    assert result["rows"] == 20000 and result["synthetic"] is True
+    assert run["ratio"] == pytest.approx(run["stage_seconds"] / run["gzip_seconds"], rel=0.1)
+    assert run["rows_per_second"] == pytest.approx(20000 / run["stage_seconds"], rel=0.05)
+    assert 10_000 < run["kept"]["interactions"] < 20_000 and 0 < run["peak_gib"] < 3
+    assert not (tmp_path / "work").exists()
+    assert "rows per second" in capsys.readouterr().out

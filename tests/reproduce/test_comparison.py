@@ -1,0 +1,85 @@
+"""The comparison table and the collection of results, on a hand-made run directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from reproduce import collect, comparison
+from slmrec.artifacts import Stage, stage_input, write_json
+from slmrec.errors import InputError
+
+METRICS = {"HR@1": 0.1, "HR@5": 0.2, "HR@10": 0.3, "NDCG@5": 0.15, "NDCG@10": 0.25, "MRR": 0.125}
+
+
+def finish(directory, name, config, inputs, metrics=None, files=None):
+    with Stage(name, directory, config, inputs) as stage:
+        stage.metrics = metrics
+        for file, content in (files or {}).items():
+            write_json(stage.path / file, content)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """An encoder, a teacher of 8 layers and a student of 4, all evaluated; the encoder without full ranking."""
+    finish(tmp_path / "data", "data", {}, {}, files={"stats.json": {"synthetic": True}})
+    data = {"data": stage_input(tmp_path / "data")}
+    history = [{"train_seconds": 1.5}, {"train_seconds": 2.0}]
+    finish(tmp_path / "sasrec", "encoder", {"model": "sasrec"}, data, {"parameters": 1000, "history": history})
+    teacher = {"parameters": 2000, "train_seconds": 80.4, "history": []}
+    finish(tmp_path / "teacher", "finetune", {"num_layers": 8}, data, teacher, {"recommender.json": {"num_layers": 8}})
+    inputs = data | {"teacher": stage_input(tmp_path / "teacher")}
+    student = {"parameters": 1500, "train_seconds": 60.0, "history": []}
+    finish(tmp_path / "student", "distill", {"num_layers": 4}, inputs, student, {"recommender.json": {"num_layers": 4}})
+    for model in ("sasrec", "teacher", "student"):
+        ranked = {"sampled": METRICS | {"candidates": 999}}
+        ranked |= {} if model == "sasrec" else {"full": METRICS | {"items": 1204}}
+        model_input = {"model": stage_input(tmp_path / model)}
+        finish(tmp_path / model / "evaluation-test", "evaluate", {}, model_input, {"test": ranked})
+    return tmp_path
+
+
+def test_names_order_and_numbers(run_dir):
+    rows = [comparison.read_row(directory) for directory in comparison.evaluated_models(run_dir)]
+    assert [(row.model, row.parameters, row.seconds) for row in rows] == [
+        ("SASRec", 1000, 3.5),
+        ("E4SRec_8", 2000, 80.4),
+        ("SLMRec_4<-8", 1500, 60.0),
+    ]
+
+
+def test_table_by_hand(run_dir, capsys):
+    comparison.main(["--run_dir", str(run_dir)])
+    text = (run_dir / "comparison.md").read_text()
+    assert "| E4SRec_8 | 10.00 | 20.00 | 30.00 | 15.00 | 25.00 | 12.50 | 2,000 | 80 |" in text.splitlines()
+    assert text.startswith("Synthetic data:") and "1 + 999 candidates" in text
+    assert "all 1204 items" not in text  # not every model has it
+    assert text in capsys.readouterr().out
+    with open(run_dir / "comparison.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["model"], row["ranking"]) for row in rows][-1] == ("SLMRec_4<-8", "full")
+    assert {row["synthetic"] for row in rows} == {"True"}
+
+
+def test_a_run_without_evaluations_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="no model there has been evaluated"):
+        comparison.main(["--run_dir", str(tmp_path)])
+
+
+def test_collected_files_are_the_small_ones(run_dir, tmp_path_factory):
+    comparison.main(["--run_dir", str(run_dir)])
+    (run_dir / "student" / "model.safetensors").write_bytes(b"weights")
+    target = tmp_path_factory.mktemp("results") / "seed_0"
+    collect.main(["--run_dir", str(run_dir), "--output_dir", str(target)])
+    names = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert {"data/stats.json", "student/metrics.json", "student/evaluation-test/manifest.json", "comparison.md"} <= names
+    assert not [name for name in names if name.endswith((".safetensors", "recommender.json", "config.json"))]
+    assert json.loads((target / "teacher/metrics.json").read_text())["parameters"] == 2000
+
+
+def test_large_files_are_refused(run_dir, tmp_path_factory):
+    (run_dir / "data" / "stats.json").write_text(" " * (collect.LARGEST + 1))
+    with pytest.raises(InputError, match="too many"):
+        collect.collect(run_dir, tmp_path_factory.mktemp("results"))

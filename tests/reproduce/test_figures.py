@@ -1,0 +1,132 @@
+"""Figures of hand-written summaries: that they exist, say what they show, and come out the same twice."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from test_tables import cold_summary, depth_infer_summary, layers_summary, model_summary, stats_summary
+
+from reproduce import figures
+
+
+def text(picture, directory):
+    """All text of a figure's SVG."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", figures.save(picture, directory / picture.name))
+
+
+@pytest.mark.parametrize("experiment", figures.MODEL_EXPERIMENTS)
+def test_both_formats_are_written(experiment, tmp_path):
+    (picture,) = figures.pictures(model_summary(experiment), None)
+    words = text(picture, tmp_path / "new")
+    assert {"MRR, sampled (%)", "MRR, all items (%)"} <= set(words)
+    assert (tmp_path / "new" / f"{experiment}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / f"{experiment}.svg").stat().st_size > 5000
+    assert picture.caption
+
+
+def test_the_same_summary_gives_the_same_bytes(tmp_path):
+    for name in ("first", "second"):
+        (picture,) = figures.pictures(model_summary("depth-train"), model_summary())
+        figures.save(picture, tmp_path / name)
+    for suffix in ("svg", "png"):
+        assert (tmp_path / f"first.{suffix}").read_bytes() == (tmp_path / f"second.{suffix}").read_bytes()
+    assert "<dc:date>" not in (tmp_path / "first.svg").read_text()
+
+
+def test_points_by_hand():
+    means, deviations = figures.points([[0.10, 0.12], [0.15]])
+    np.testing.assert_allclose(means, [11.0, 15.0])
+    np.testing.assert_allclose(deviations, [2**0.5, np.nan])
+
+
+def test_a_curve_goes_through_the_means():
+    (picture,) = figures.pictures(model_summary("depth-train"), None)
+    panel = picture.figure.axes[2]  # MRR among sampled candidates
+    assert panel.get_ylabel() == "MRR, sampled (%)" and panel.get_xlabel() == "decoder layers"
+    np.testing.assert_allclose(panel.lines[0].get_xydata(), [[1, 11], [4, 15]])
+    assert "without numbers" in picture.caption
+
+
+def test_sasrec_is_a_line_across_where_main_has_it(tmp_path):
+    summary = model_summary("depth-train")
+    summary["models"][0]["label"] = "E4SRec_1"
+    (without,) = figures.pictures(summary, None)
+    assert "SASRec" not in text(without, tmp_path)
+    (picture,) = figures.pictures(summary, model_summary())
+    assert "SASRec" in text(picture, tmp_path)
+    heights = [line.get_ydata() for line in picture.figure.axes[2].lines if line.get_label() == "SASRec"]
+    np.testing.assert_allclose(heights, [[11, 11]])
+
+
+def test_layers_with_and_without_the_norm(tmp_path):
+    (picture,) = figures.pictures(depth_infer_summary(), None)
+    assert {"e4srec_8, as it is", "e4srec_8, after the final norm", "layer that is read"} <= set(text(picture, tmp_path))
+
+
+def test_undefined_similarity_is_grey(tmp_path):
+    (picture,) = figures.pictures(layers_summary(), None)
+    left, right = picture.figure.axes[:2]
+    np.testing.assert_allclose([bar.get_height() for bar in left.patches], [0.6, 0.1])
+    image = right.images[0].get_array()
+    assert np.ma.getmaskarray(image)[0].all() and image[1, 2] == pytest.approx(0.8)
+    assert {"block influence", "CKA", "layer"} <= set(text(picture, tmp_path))
+
+
+def test_groups_name_their_users(tmp_path):
+    (picture,) = figures.pictures(cold_summary(), None)
+    words = text(picture, tmp_path)
+    assert {"SASRec", "(1,234)", "items before the target (users)"} <= set(words)
+
+
+def test_training_curves_and_loss_terms(tmp_path):
+    curves, terms = figures.training_pictures(model_summary())
+    assert {"epoch", "optimiser step", "SASRec", "SLMRec_4<-8".replace("<", "&lt;")} <= set(text(curves, tmp_path))
+    np.testing.assert_allclose(curves.figure.axes[0].lines[0].get_xydata(), [[10, 11], [20, 12]])
+    words = set(text(terms, tmp_path))
+    assert {"cross-entropy", "1 − D_cos"} <= words
+    assert "SASRec" not in words
+
+
+def test_no_figure_of_nothing():
+    summary = model_summary()
+    for model in summary["models"]:
+        model["runs"] = []
+    assert figures.pictures(summary, None) == [] and figures.training_pictures(summary) == []
+    assert figures.pictures(depth_infer_summary() | {"runs": []}, None) == []
+    assert figures.pictures(stats_summary(), None) == []
+
+
+def test_no_loss_terms_without_a_distilled_model():
+    summary = model_summary()
+    del summary["models"][1]
+    assert [picture.name for picture in figures.training_pictures(summary)] == ["training-curves"]
+
+
+def test_synthetic_data_are_named(tmp_path):
+    summary = model_summary(synthetic=True)
+    for picture in figures.pictures(summary, None) + figures.training_pictures(summary):
+        assert any(word.startswith("SYNTHETIC data: ") for word in text(picture, tmp_path))
+    (real,) = figures.pictures(model_summary(), None)
+    assert not any("SYNTHETIC" in word for word in text(real, tmp_path))
+
+
+@pytest.mark.parametrize("experiment", ["main", "ablation"])
+def test_the_papers_numbers_are_open_diamonds_beside_ours(experiment):
+    """On Cloth the paper has SASRec with an MRR of 15.76, and for the loss with all terms 18.74."""
+    summary = model_summary(experiment, "cloth")
+    if experiment == "ablation":
+        summary["models"][1]["label"] = "cos + norm + ms"
+    (picture,) = figures.pictures(summary, None)
+    sampled, full = picture.figure.axes
+    diamonds = [line.get_xydata().tolist() for line in sampled.lines if line.get_marker() == "D"]
+    expected = {"main": [15.76, 0.0], "ablation": [18.74, 1.0]}[experiment]
+    assert expected in diamonds[0] and "Open diamonds" in picture.caption
+    assert not any(line.get_marker() == "D" for line in full.lines)
+
+
+def test_other_data_sets_have_no_diamonds():
+    (picture,) = figures.pictures(model_summary("main"), None)
+    assert not any(line.get_marker() == "D" for panel in picture.figure.axes for line in panel.lines)
+    assert "diamond" not in picture.caption

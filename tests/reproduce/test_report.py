@@ -1,0 +1,210 @@
+"""The page and the files beside it, from summaries on disk."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from html.parser import HTMLParser
+
+import pytest
+from test_tables import (
+    COMMAND,
+    cold_summary,
+    depth_infer_summary,
+    efficiency_summary,
+    layers_summary,
+    model_summary,
+    stats_summary,
+    theory_summary,
+)
+
+from reproduce import report
+from slmrec.errors import InputError
+
+SUMMARIES = [
+    model_summary(),
+    model_summary("online", "demo", synthetic=True),
+    stats_summary(),
+    depth_infer_summary(),
+    layers_summary(),
+    cold_summary(),
+    efficiency_summary("demo"),
+    theory_summary(),
+]
+VOID = {"meta", "img", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, references, headings, and whether every tag is closed where it should be."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.references, self.anchors, self.headings, self.text = [], [], [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.references += [value for name, value in attributes if name in ("src", "href")]
+        self.anchors += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def write(directory, summary):
+    path = directory / summary.get("dataset", "") / f"{summary['experiment']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A directory with a summary of every kind, rendered, and its page."""
+    directory = tmp_path_factory.mktemp("tables")
+    for summary in SUMMARIES:
+        write(directory, summary)
+    report.main(["--tables_dir", str(directory)])
+    return directory, (directory / "report.html").read_text()
+
+
+def test_files_beside_the_summaries(rendered):
+    directory, _ = rendered
+    for summary in SUMMARIES:
+        stem = directory / summary.get("dataset", "") / summary["experiment"]
+        assert stem.with_suffix(".md").stat().st_size and stem.with_suffix(".csv").stat().st_size
+    names = {path.name for path in (directory / "figures").iterdir()}
+    shown = ["scientific_main", "demo_online", "scientific_depth-infer", "scientific_layers", "scientific_cold"]
+    shown += ["scientific_training-curves", "scientific_loss-terms"]
+    assert names == {f"{name}.{suffix}" for name in shown for suffix in ("png", "svg")}
+    assert {"rank.md", "rank.csv", "hyperparameters.md", "hyperparameters.csv"} <= {path.name for path in directory.iterdir()}
+
+
+def test_the_page_needs_no_other_file(rendered):
+    _, html = rendered
+    page = Page(html)
+    assert page.open == [] and "script" not in page.tags and "link" not in page.tags
+    assert page.references and all(reference.startswith(("#", "data:image/svg+xml;base64,")) for reference in page.references)
+    assert len(html) < 3_000_000
+    assert "url(" not in html and "@import" not in html
+
+
+def test_links_lead_somewhere(rendered):
+    page = Page(rendered[1])
+    targets = [reference[1:] for reference in page.references if reference.startswith("#")]
+    assert set(targets) <= set(page.anchors) and len(page.anchors) == len(set(page.anchors))
+
+
+def test_sections_are_in_order(rendered):
+    assert Page(rendered[1]).headings == [
+        "How to read this",
+        "Data sets (Table 1)",
+        "Models compared (Tables 2 and 3)",
+        "Depth: the layers of one trained model (Figures 2 and 5, a to c)",
+        "Teacher and student trained together (RQ4)",
+        "What each layer changes",
+        "Short histories and rare targets",
+        "Efficiency (Tables 5, 7 and 8)",
+        "Propositions 1 and 2 (Section 6)",
+        "Hyper-parameters",
+        "Training curves and loss terms",
+        "Where each number comes from",
+    ]
+
+
+def test_every_run_is_traced(rendered):
+    text = "".join(Page(rendered[1]).text)
+    runs = [run for summary in SUMMARIES for model in summary.get("models", []) for run in model.get("runs", [])]
+    runs += [run for summary in SUMMARIES for run in summary.get("runs", [])]
+    assert len(runs) == 9
+    for run in runs:
+        assert run["provenance"]["digest"][:12] in text and run["provenance"]["command"] in text
+    assert "c" * 12 in text and "c" * 13 not in text
+    assert "python -m reproduce.efficiency" in text and "python -m reproduce.theory" in text
+    assert f"missing: {COMMAND}" in text
+    assert "num_layers 8, training.learning_rate 0.0003" in text and "batch_size 256" in text
+
+
+def test_synthetic_data_are_marked_everywhere(rendered):
+    """The benchmark of a data set that another summary calls synthetic is marked as well."""
+    directory, html = rendered
+    for name in ("online", "efficiency"):
+        assert (directory / "demo" / f"{name}.md").read_text().startswith("**SYNTHETIC data: ")
+        assert (directory / "demo" / f"{name}.csv").read_text().lstrip('"').startswith("SYNTHETIC data: ")
+    assert html.count('demo <span class="synthetic">') == 3  # the head, and a heading per experiment
+    assert "SYNTHETIC data. Test MRR" in html
+    assert "SYNTHETIC" not in (directory / "scientific" / "main.md").read_text()
+
+
+def test_figures_of_the_page_are_smaller_and_still_whole(rendered):
+    directory, html = rendered
+    svg = (directory / "figures" / "scientific_main.svg").read_text()
+    uri = report.data_uri(svg)
+    assert uri in html
+    small = base64.b64decode(uri.partition(",")[2]).decode()
+    assert len(small) < 0.9 * len(svg) and small.endswith("</svg> ") and "MRR, sampled (%)" in small
+    assert report.data_uri('<path d="M 1.234567 -20.999999"/><text>0.12</text>').endswith(
+        base64.b64encode(b'<path d="M 1.23 -20.99"/><text>0.12</text>').decode()
+    )
+
+
+def test_columns_of_numbers():
+    rows = [["a", "1.00 ± 0.10", "1 of 2", "python x.py", "–"], ["b", "12,101", "2", "–", "< 0.001"], ["c", "missing: d"]]
+    assert report.numeric_columns(report.Table("t", list("vwxyz"), rows)) == [False, True, True, False, True]
+
+
+def test_text_is_escaped(tmp_path):
+    summary = model_summary()
+    summary["models"][0]["label"] = "<b>SASRec</b>"
+    write(tmp_path, summary)
+    html = report.render(tmp_path).read_text()
+    assert "<b>" not in html and "&lt;b&gt;SASRec" in html
+
+
+# -- what cannot be rendered --------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_directory_says_what_to_run(tmp_path):
+    with pytest.raises(InputError, match="run_tables.sh main"):
+        report.render(tmp_path / "nothing")
+    assert "learning_rate" in report.render(tmp_path).read_text()  # Table 6 needs no run
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        (("experiment",), "nonsense", "known experiment"),
+        (("experiment",), "online", "belongs in .*online.json"),
+        (("dataset",), "beauty", "belongs in .*beauty"),
+        (("models",), {}, "main.models: a list is needed"),
+        (("models", 0, "label"), None, r"models\[0\].label: None"),
+        (("models", 0, "runs", 1, "metrics", "sampled", "MRR"), float("nan"), r"sampled.MRR: nan"),
+        (("models", 0, "runs", 0, "provenance"), {"stage": "encoder"}, "provenance: has no 'command'"),
+    ],
+)
+def test_a_malformed_summary_is_named(path, value, message, tmp_path):
+    summary = copy.deepcopy(model_summary())
+    file = write(tmp_path, summary)
+    *outer, last = path
+    inner = summary
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    file.write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=rf"scientific/main.json: .*{message}"):
+        report.render(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '"main"', "{}"])
+def test_other_files_are_named(content, tmp_path):
+    (tmp_path / "notes.json").write_text(content)
+    with pytest.raises(InputError, match="notes.json"):
+        report.render(tmp_path)
