@@ -37,7 +37,7 @@ def known_flags(words: list[str]) -> set[str]:
     program, script = words[0], words[1]
     if program == "python":
         module = words[2] if script == "-m" else script.removesuffix(".py")
-        module += ".__main__" if module == "slmrec.data" else ""
+        module += ".__main__" if module in ("slmrec.data", "reproduce.efficiency") else ""
         return set(re.findall(r"--\w+", help_text(module)))
     stages = {"run_finetune.sh": ["finetune"], "run_distill.sh": ["distill"], "run_pipeline.sh": ["finetune", "distill"]}
     if script == "run_tests.sh":

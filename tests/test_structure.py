@@ -109,7 +109,7 @@ def test_imports_are_followed():
 
 def test_the_papers_tables_need_no_model_library():
     for module in MODULES:
-        if module.startswith("reproduce"):
+        if module.startswith("reproduce") and module.split(".")[1:2] not in (["analysis"], ["efficiency"]):  # these open models
             assert not {name.split(".")[0] for name in all_imports(module, set())} & HEAVY, module
 
 
