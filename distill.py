@@ -12,51 +12,55 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import stage_input
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
+from slmrec.distillation.alignment import Alignment, align
 from slmrec.distillation.arguments import DistillationArguments
-from slmrec.distillation.cache import CachedTeacher, CacheKey, cached_teacher
-from slmrec.distillation.compatibility import Opposition, oppose_new_teacher, oppose_trained_teacher
-from slmrec.distillation.joint import JointRecommender
+from slmrec.distillation.cache import CacheKey, cached_teacher
+from slmrec.distillation.joint import trained_model
 from slmrec.distillation.objective import DistillationObjective
-from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher
+from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, Teacher
 from slmrec.embeddings import load_item_embeddings
 from slmrec.llm.arguments import EllmArguments, EllmInputs
-from slmrec.llm.checkpoint import load_ellmrec, load_user_projection, model_input, new_recommender
+from slmrec.llm.backbone import load_backbone_config
+from slmrec.llm.checkpoint import load_ellmrec, load_user_projection, new_recommender
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
+from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
 
 
 def open_teacher(
     distillation: DistillationArguments,
-    model_arguments: EllmArguments,
+    alignment: Alignment,
+    student: EllmArguments,
     inputs: EllmInputs,
     training: LlmTrainingArguments,
-    opposition: Opposition,
-    digest: str,
-) -> FrozenTeacher | CachedTeacher:
-    """The trained teacher, or its states from --teacher_cache, for which it is loaded only if some are missing."""
-    dtype = frozen_dtype(training)
+    dtype: torch.dtype,
+) -> Teacher:
+    """With --online a new teacher, else the trained one, or its states from --teacher_cache (loading it if some are missing)."""
+    if distillation.online:
+        deeper = replace(student, num_layers=distillation.teacher_layers)
+        return LearningTeacher(new_recommender(deeper, load_item_embeddings(inputs.embeddings), dtype), alignment.teacher)
 
     def load_teacher() -> FrozenTeacher:
-        model = load_ellmrec(distillation.teacher, encoding=model_arguments.encoding, dtype=dtype)
-        return FrozenTeacher(model, opposition.teacher).to(pick_device(training.device))
+        model = load_ellmrec(distillation.teacher, encoding=student.encoding, dtype=dtype)
+        return FrozenTeacher(model, alignment.teacher).to(pick_device(training.device))
 
     if not distillation.teacher_cache:
         return load_teacher()
-    rows = SplitRows(load_dataset(inputs.data), "train", model_arguments.max_length, model_arguments.targets)
+    rows = SplitRows(load_dataset(inputs.data), "train", student.max_length, student.targets)
     key = CacheKey(
-        teacher=digest,
+        teacher=alignment.inputs["teacher"]["digest"],
         data=stage_input(inputs.data, "data")["digest"],
-        layers=list(opposition.teacher),
-        targets=model_arguments.targets,
-        max_length=model_arguments.max_length,
-        hidden_size=opposition.teacher_width,
+        layers=list(alignment.teacher),
+        targets=student.targets,
+        max_length=student.max_length,
+        hidden_size=alignment.teacher_width,
         dtype=str(dtype).removeprefix("torch."),
     )
     projection = load_user_projection(Path(distillation.teacher))
@@ -67,31 +71,23 @@ def open_teacher(
 def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser((EllmInputs, EllmArguments, DistillationArguments, LlmTrainingArguments, OutputArguments))
     parser.set_defaults(num_layers=4)
-    inputs, model_arguments, distillation, training, output = parser.parse_args_into_dataclasses(argv)
-    if distillation.online:
-        opposition, teacher_input = oppose_new_teacher(distillation, model_arguments), {}
-    else:
-        opposition = oppose_trained_teacher(distillation, model_arguments, inputs)
-        teacher_input = {"teacher": model_input(distillation.teacher, "finetune")}
+    inputs, student, distillation, training, output = parser.parse_args_into_dataclasses(argv)
+    alignment = align(distillation, student, inputs)
+    precision = resolve_precision(training, load_backbone_config(student.base_model).hidden_size)
     config = asdict(distillation)
     del config["teacher"], config["teacher_cache"]  # an input with a digest, and a place: neither changes the result
-    stage = open_stage("distill", output, model_arguments, inputs, training, extra_config=config, extra_inputs=teacher_input)
+    extra = {"extra_config": config, "extra_inputs": alignment.inputs}
+    stage = open_stage("distill", output, student, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
     with stage:
         seed_everything(training.seed)
-        supervised = opposition.student[:-1] if distillation.lambda_ms > 0 else ()
-        embeddings, dtype = load_item_embeddings(inputs.embeddings), frozen_dtype(training)
-        model = new_recommender(model_arguments, embeddings, dtype, supervised, opposition.projected_layers(distillation))
-        if distillation.online:
-            deeper = replace(model_arguments, num_layers=distillation.teacher_layers)
-            teacher = LearningTeacher(new_recommender(deeper, embeddings, dtype), opposition.teacher)
-            model = JointRecommender(model, teacher.model)
-        else:
-            digest = teacher_input["teacher"]["digest"]
-            teacher = open_teacher(distillation, model_arguments, inputs, training, opposition, digest)
-        objective = DistillationObjective(teacher, opposition.student, distillation)
-        train_and_save(stage, model, objective, model_arguments, inputs.data, training)
+        embeddings, dtype = load_item_embeddings(inputs.embeddings), DTYPES[precision]
+        own_layers = alignment.supervised_layers(distillation), alignment.projected_layers(distillation)
+        model = new_recommender(student, embeddings, dtype, *own_layers)
+        teacher = open_teacher(distillation, alignment, student, inputs, training, dtype)
+        objective = DistillationObjective(teacher, alignment.student, distillation)
+        train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,25 @@ from transformers import HfArgumentParser
 from slmrec.arguments import OutputArguments
 from slmrec.embeddings import load_item_embeddings
 from slmrec.llm.arguments import EllmArguments, EllmInputs
+from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.checkpoint import new_recommender
-from slmrec.llm.objective import next_item_objective
+from slmrec.llm.ellmrec import next_item_objective
 from slmrec.runtime import run_main, seed_everything
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.llm_stage import frozen_dtype, open_stage, train_and_save
+from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser((EllmInputs, EllmArguments, LlmTrainingArguments, OutputArguments))
     inputs, model_arguments, training, output = parser.parse_args_into_dataclasses(argv)
-    stage = open_stage("finetune", output, model_arguments, inputs, training)
+    precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
+    stage = open_stage("finetune", output, model_arguments, inputs, training, precision)
     if stage.up_to_date:
         return
     with stage:
         seed_everything(training.seed)
-        model = new_recommender(model_arguments, load_item_embeddings(inputs.embeddings), frozen_dtype(training))
-        train_and_save(stage, model, next_item_objective, model_arguments, inputs.data, training)
+        model = new_recommender(model_arguments, load_item_embeddings(inputs.embeddings), DTYPES[precision])
+        train_and_save(stage, model, next_item_objective, model_arguments, inputs.data, training, precision)
 
 
 if __name__ == "__main__":

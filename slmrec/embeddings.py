@@ -57,8 +57,16 @@ def load_item_embeddings(directory: str | Path) -> torch.Tensor:
     Raises InputError when the directory is no such stage or its file is damaged.
     """
     read_manifest(directory, "embeddings")
+    return read_item_embeddings(directory)
+
+
+def read_item_embeddings(directory: str | Path) -> torch.Tensor:
+    """The table that `save_item_embeddings` wrote into any directory, float32 [N + 1, d].
+
+    Raises InputError when there is none, or it is damaged.
+    """
     path = Path(directory) / TENSORS
     try:
         return load_file(path)[NAME]
-    except (SafetensorError, KeyError) as error:
+    except (FileNotFoundError, SafetensorError, KeyError) as error:
         raise InputError(f"{path}: no readable tensor {NAME!r} in it ({error})") from None

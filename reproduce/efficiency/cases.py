@@ -11,13 +11,12 @@ from transformers import AutoModel, LlamaConfig
 from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.work import LayerShape, RowShape
 from slmrec.data.batches import Batch
+from slmrec.distillation.alignment import block_ends
 from slmrec.distillation.arguments import DistillationArguments
-from slmrec.distillation.blocks import block_ends
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 from slmrec.llm.backbone import add_lora
-from slmrec.llm.ellmrec import EllmRecommender
-from slmrec.llm.objective import next_item_objective
+from slmrec.llm.ellmrec import EllmRecommender, next_item_objective
 from slmrec.llm.prompt import Prompt
 
 BEFORE, AFTER = 62, 7  # prompt tokens with LLaMA's tokenizer; which ones they are does not matter to the cost

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from slmrec.llm.ellmrec import EllmRecommender, Encoded
+from slmrec.distillation.teacher import LearningTeacher, Teacher
+from slmrec.llm.ellmrec import EllmModel, EllmRecommender, Encoded
 from slmrec.recommender import Recommender
 
 TEACHER = "teacher"  # sub-directory of the teacher in a checkpoint; the student lies in the checkpoint itself
@@ -33,5 +34,9 @@ class JointRecommender(Recommender):
         return self.student.item_matrix()
 
     def parts(self) -> dict[str, EllmRecommender]:
-        """What a checkpoint holds: sub-directory -> model."""
         return {"": self.student, TEACHER: self.teacher}
+
+
+def trained_model(student: EllmRecommender, teacher: Teacher) -> EllmModel:
+    """What is trained and saved: the student, and its teacher with it where that learns."""
+    return JointRecommender(student, teacher.model) if isinstance(teacher, LearningTeacher) else student

@@ -21,7 +21,7 @@ class DistillationObjective:
 
     Attributes:
         teacher: gives the teacher's signals of a batch.
-        layers: the student's layers that stand opposite the teacher's blocks (`blocks.block_ends`).
+        layers: the student's layers that are compared with the teacher's (`alignment.block_ends`).
         arguments: the weights of the terms and the protocol.
     """
 
@@ -50,7 +50,7 @@ class DistillationObjective:
 
     def _teacher_terms(self, encoded: Encoded, signals: TeacherSignals) -> Terms:
         """The terms that compare student and teacher; only those with a weight are computed."""
-        teacher, student = self._opposite_blocks(encoded, signals)
+        teacher, student = self._compared_blocks(encoded, signals)
         released, arguments = self.arguments.protocol == "released", self.arguments
         cosine_gap = losses.summed_cosine_gap if released else lambda *blocks: 1 - losses.mean_cosine(*blocks)
         distance = losses.summed_distance if released else losses.mean_squared_distance
@@ -64,7 +64,7 @@ class DistillationObjective:
         terms = {} if signals.loss is None else {"teacher_ce": signals.loss}
         return terms | {name: term() for name, term in computed.items() if self._weighted(name)}
 
-    def _opposite_blocks(self, encoded: Encoded, signals: TeacherSignals) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def _compared_blocks(self, encoded: Encoded, signals: TeacherSignals) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Teacher's and student's states at the end of every block that is compared."""
         compared = len(self.layers) if self.arguments.distill_last_block else len(self.layers) - 1
         ours = encoded.states | encoded.projected

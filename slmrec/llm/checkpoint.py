@@ -18,15 +18,15 @@ from torch import nn
 from transformers import AutoModel
 
 from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
+from slmrec.embeddings import read_item_embeddings
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
-from slmrec.llm.ellmrec import EllmRecommender
+from slmrec.llm.ellmrec import EllmModel, EllmRecommender
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
 
 RECOMMENDER = "recommender.json"
 HEADS = "heads.safetensors"
-EMBEDDINGS = "item_embeddings.safetensors"
 BACKBONE = "backbone"
 
 
@@ -64,7 +64,7 @@ def new_recommender(
     )
 
 
-def save_weights(model: EllmRecommender, base_model: str, directory: Path) -> None:
+def save_weights(model: EllmModel, base_model: str, directory: Path) -> None:
     """Write every part of a model, but for the item embeddings, into `directory`."""
     for place, part in model.parts().items():
         _save_part(part, base_model, directory / place)
@@ -92,11 +92,7 @@ def _architecture(model: EllmRecommender) -> dict:
     }
 
 
-def save_item_embeddings(model: EllmRecommender, directory: Path) -> None:
-    save_file({"item_embedding": model.item_matrix().contiguous()}, directory / EMBEDDINGS)
-
-
-def restore_weights(model: EllmRecommender, directory: Path) -> None:
+def restore_weights(model: EllmModel, directory: Path) -> None:
     """Put the trained weights of a checkpoint into `model`. Raises InputError when its architecture is another one."""
     for place, part in model.parts().items():
         _restore_part(part, directory / place)
@@ -105,7 +101,7 @@ def restore_weights(model: EllmRecommender, directory: Path) -> None:
 def _restore_part(model: EllmRecommender, directory: Path) -> None:
     architecture = _architecture(model)
     saved = read_json(directory / RECOMMENDER)
-    difference = first_difference({name: saved.get(name, {}) for name in architecture}, architecture)
+    difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
     if difference:
         raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
     model.heads().load_state_dict(load_file(directory / HEADS))
@@ -124,16 +120,15 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
     if not (directory / RECOMMENDER).is_file():
         raise InputError(f"{directory}: no E-LLMRec here (it has no {RECOMMENDER})")
     saved = read_json(directory / RECOMMENDER)
-    embeddings = load_file(stage_directory(directory) / EMBEDDINGS)["item_embedding"]
     model = EllmRecommender(
         _load_trained_backbone(directory, saved, dtype),
-        embeddings,
+        read_item_embeddings(stage_directory(directory)),
         Prompt(tuple(saved["prompt"]["before"]), tuple(saved["prompt"]["after"])),
         max_length=saved["max_length"],
         targets=saved["targets"],
         encoding=encoding or saved["encoding"],
         supervised_layers=tuple(saved["supervised_layers"]),
-        projected_layers={int(layer): width for layer, width in saved.get("projected_layers", {}).items()},
+        projected_layers={int(layer): width for layer, width in saved["projected_layers"].items()},
     )
     model.heads().load_state_dict(load_file(directory / HEADS))
     return model

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import nn
 
+from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.encoding import ATTENTION, PromptedRows, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
@@ -34,6 +36,21 @@ class Encoded:
     block_users: dict[int, torch.Tensor] = field(default_factory=dict)
     projected: dict[int, torch.Tensor] = field(default_factory=dict)
     attention: torch.Tensor | None = None
+
+
+class EllmModel(Protocol):
+    """What the LLM stages train and save: one E-LLMRec, or a student together with the teacher that learns beside it."""
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], layers: tuple[int, ...] = (), read: str | None = None, attention: bool = False
+    ) -> Encoded:
+        """One forward pass, of the student where there are two."""
+
+    def item_matrix(self) -> torch.Tensor:
+        """The frozen item embeddings, float32 [N + 1, d0]."""
+
+    def parts(self) -> dict[str, EllmRecommender]:
+        """What a checkpoint holds: sub-directory -> model. What recommends lies in the directory itself, under ""."""
 
 
 class EllmRecommender(Recommender):
@@ -134,7 +151,7 @@ class EllmRecommender(Recommender):
         return str(layer) in self.state_projections
 
     def parts(self) -> dict[str, EllmRecommender]:
-        """What a checkpoint holds: sub-directory -> model. A lone model is its own only part, in the directory itself."""
+        """A lone model is its own only part."""
         return {"": self}
 
     @staticmethod
@@ -148,3 +165,13 @@ class EllmRecommender(Recommender):
 
     def item_matrix(self) -> torch.Tensor:
         return self.item_embeddings
+
+
+def next_item_objective(model: EllmModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What fine-tuning minimises: cross-entropy over all items (paper, Eq. 1), averaged over the batch's targets.
+
+    Scalars `ce` and `loss`, the same here.
+    """
+    encoded = model(batch)
+    cross_entropy = catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])
+    return {"ce": cross_entropy, "loss": cross_entropy}

@@ -13,11 +13,12 @@ from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, require_same_item_map, stage_input
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
+from slmrec.embeddings import save_item_embeddings
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
-from slmrec.llm.backbone import backbone_input, count_parameters, load_backbone_config
-from slmrec.llm.checkpoint import resolve_train_strategy, save_item_embeddings, save_weights
-from slmrec.llm.ellmrec import EllmRecommender
+from slmrec.llm.backbone import backbone_input, count_parameters
+from slmrec.llm.checkpoint import resolve_train_strategy, save_weights
+from slmrec.llm.ellmrec import EllmModel
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.trainer import (
@@ -30,6 +31,7 @@ from slmrec.training.trainer import (
 )
 
 BF16_CPU_WIDTH = 256  # see resolve_precision
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights that are not trained are kept
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
 BOOKKEEPING = {"device", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
 
@@ -40,16 +42,20 @@ def open_stage(
     model: EllmArguments,
     inputs: EllmInputs,
     training: LlmTrainingArguments,
+    precision: str,
     *,
     extra_config: dict | None = None,
     extra_inputs: dict | None = None,
 ) -> Stage:
-    """Check that the inputs fit together and describe the run. Raises InputError before anything is loaded or written."""
+    """Check that the inputs fit together and describe the run. Raises InputError before anything is loaded or written.
+
+    `precision` is that of `resolve_precision`.
+    """
     require_same_item_map(inputs.data, inputs.embeddings)
-    training.precision = resolve_precision(training, load_backbone_config(model.base_model).hidden_size)
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
     del config["base_model"]  # an input with a digest, not a name
-    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | (extra_config or {})
+    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
+    config |= extra_config or {}
     described = {
         "data": stage_input(inputs.data, "data"),
         "embeddings": stage_input(inputs.embeddings, "embeddings"),
@@ -87,18 +93,14 @@ def multiplies_bf16_natively() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def frozen_dtype(training: LlmTrainingArguments) -> torch.dtype:
-    """The dtype in which weights that are not trained are kept; for after `open_stage`, which settles the precision."""
-    return torch.bfloat16 if training.precision == "bf16" else torch.float32
-
-
 def train_and_save(
     stage: Stage,
-    model: EllmRecommender,
+    model: EllmModel,
     objective: Objective,
     arguments: EllmArguments,
     data: str,
     training: LlmTrainingArguments,
+    precision: str,
 ) -> None:
     """Train, keep the checkpoint with the best validation MRR, and write it with its history into the stage directory."""
     rows = SplitRows(load_dataset(data), "train", arguments.max_length, arguments.targets)
@@ -110,7 +112,7 @@ def train_and_save(
         raise InputError(f"the embeddings hold {len(model.item_matrix()) - 1} items, {data} has {rows.dataset.num_items}")
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(stage.path / "runs")
     try:
-        settings = hugging_face_arguments(training, stage.path, training.precision == "bf16")
+        settings = hugging_face_arguments(training, stage.path, precision == "bf16")
     except ValueError as error:
         raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
     trainer = RecommenderTrainer(
@@ -121,7 +123,7 @@ def train_and_save(
     finally:
         trainer.close_log()
     save_weights(model, arguments.base_model, stage.path)
-    save_item_embeddings(model, stage.path)
+    save_item_embeddings(model.item_matrix(), stage.path)
     stage.device = str(settings.device)
     stage.metrics = _training_metrics(trainer, model, outcome.metrics["train_runtime"], len(rows))
 
@@ -142,7 +144,7 @@ def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     return str(named)
 
 
-def _training_metrics(trainer: RecommenderTrainer, model: EllmRecommender, seconds: float, rows: int) -> dict:
+def _training_metrics(trainer: RecommenderTrainer, model: EllmModel, seconds: float, rows: int) -> dict:
     history = validation_history(trainer.state.log_history)
     best = max(history, key=lambda entry: entry["valid"]["MRR"])
     counts = {place: count_parameters(part) for place, part in model.parts().items()}

@@ -14,11 +14,11 @@ from slmrec.artifacts import read_json
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
-from slmrec.llm.ellmrec import EllmRecommender
+from slmrec.llm.ellmrec import EllmModel
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
 
-Objective = Callable[[EllmRecommender, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+Objective = Callable[[EllmModel, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 TRAINER_STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
 
 
@@ -76,7 +76,7 @@ class RecommenderTrainer(Trainer):
 
     def __init__(
         self,
-        model: EllmRecommender,
+        model: EllmModel,
         args: TrainingArguments,
         *,
         objective: Objective,

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel
 
+from slmrec.embeddings import save_item_embeddings
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import plain_backbone, shallow_config
@@ -15,7 +16,6 @@ from slmrec.llm.checkpoint import (
     new_recommender,
     resolve_train_strategy,
     restore_weights,
-    save_item_embeddings,
     save_weights,
     stage_directory,
 )
@@ -31,7 +31,9 @@ def trained(tiny_backbone):
     def build(strategy, targets="last", supervised=()):
         seed_everything(3)
         arguments = EllmArguments(str(tiny_backbone), 2, strategy, targets)
-        model = new_recommender(arguments, torch.randn(41, 8), supervised_layers=supervised)
+        table = torch.randn(41, 8)
+        table[0] = 0.0  # PAD's row, as in every table on disk
+        model = new_recommender(arguments, table, supervised_layers=supervised)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
@@ -44,7 +46,7 @@ def trained(tiny_backbone):
 def save(model, base_model, stage):
     for directory in (stage, stage / "checkpoint-3"):
         save_weights(model, str(base_model), directory)
-    save_item_embeddings(model, stage)
+    save_item_embeddings(model.item_matrix(), stage)
     return stage
 
 

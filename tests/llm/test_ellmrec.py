@@ -3,8 +3,7 @@ import torch
 from torch import nn
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.llm.ellmrec import ENCODINGS, EllmRecommender
-from slmrec.llm.objective import next_item_objective
+from slmrec.llm.ellmrec import ENCODINGS, EllmRecommender, next_item_objective
 from slmrec.llm.prompt import Prompt
 from slmrec.recommender import Recommender
 

@@ -13,9 +13,8 @@ from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.ellmrec import ENCODINGS, EllmRecommender
+from slmrec.llm.ellmrec import ENCODINGS, EllmRecommender, next_item_objective
 from slmrec.llm.encoding import PromptedRows, exact_states, reference_states
-from slmrec.llm.objective import next_item_objective
 from slmrec.llm.prompt import Prompt
 
 MIXED = [5, 1, 30, 7, 0, 13, 2, 29, 6, 0, 30, 3]

@@ -8,7 +8,7 @@ from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher
 from slmrec.evaluation.protocol import Evaluation
-from slmrec.llm.objective import next_item_objective
+from slmrec.llm.ellmrec import next_item_objective
 from slmrec.training import trainer as trainer_module
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments, last_whole_checkpoint

@@ -1,6 +1,6 @@
 import pytest
 
-from slmrec.distillation.blocks import block_ends
+from slmrec.distillation.alignment import block_ends
 from slmrec.errors import InputError
 
 
