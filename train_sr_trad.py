@@ -1,6 +1,7 @@
 """Stage 1: train a conventional sequential recommender, whose item embeddings the LLM stages read.
 
 python train_sr_trad.py --model sasrec --data runs/beauty/data --output_dir runs/beauty/sasrec
+python train_sr_trad.py --model sasrec --data runs/beauty/data --text runs/beauty/text --output_dir runs/beauty/sasrec_text
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, stage_input
+from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.encoders.arguments import EncoderArguments, TrainEncoderArguments
 from slmrec.encoders.checkpoint import save_encoder
 from slmrec.encoders.registry import build_encoder, registered, with_defaults
 from slmrec.runtime import peak_memory_mib, pick_device, run_main, seed_everything
+from slmrec.text.arguments import TextUseArguments
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
+from slmrec.training.text_informed import describe_text, finish_model, open_text, prepare_model
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = HfArgumentParser((EncoderArguments, TrainEncoderArguments, OutputArguments), description=__doc__.splitlines()[0])
-    encoder, training, output = parser.parse_args_into_dataclasses(arguments)
+    kinds = (EncoderArguments, TrainEncoderArguments, TextUseArguments, OutputArguments)
+    parser = HfArgumentParser(kinds, description=__doc__.splitlines()[0])
+    encoder, training, text_use, output = parser.parse_args_into_dataclasses(arguments)
     defaults = registered(encoder.model)
     architecture = with_defaults(encoder.model, defaults.architecture, encoder.architecture())
     settings = LoopSettings(seed=training.seed, **with_defaults(encoder.model, defaults.training, training.settings()))
@@ -27,12 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = load_dataset(training.data)
 
     sizes = {"num_items": dataset.num_items, "num_users": dataset.num_users}
-    config = {"model": encoder.model, **sizes, "architecture": architecture, "training": vars(settings)}
+    text, (text_config, text_input) = open_text(text_use, training.data, settings.seed), describe_text(text_use)
+    config = {"model": encoder.model, **sizes, "architecture": architecture, "training": vars(settings)} | text_config
     stage = Stage(
         "encoder",
         output.output_dir,
         config,
-        {"data": stage_input(training.data, "data")},
+        {"data": stage_input(training.data, "data")} | text_input,
         overwrite=output.overwrite_output_dir,
         resumable=True,
         item_map=dataset.item_map,
@@ -44,7 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
         stage.device = str(device)
         seed_everything(settings.seed)
         model = build_encoder(encoder.model, architecture=architecture, **sizes)
+        prepare_model(model, text)
         history = train_encoder(model, dataset, settings, stage.path, device)
+        from_text = finish_model(model, text, SplitRows(dataset, "train", model.max_length, settings.targets))
         save_encoder(model, stage.path)
         best = max((entry for entry in history if "valid_MRR" in entry), key=lambda entry: entry["valid_MRR"])
         stage.metrics = {
@@ -52,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             "valid": {"sampled": {"MRR": best["valid_MRR"]}},
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "peak_memory_mib": peak_memory_mib(device),
+            **({"items_from_text": from_text} if text else {}),
             "history": history,
         }
     print(f"{output.output_dir}: {encoder.model}, validation MRR {best['valid_MRR']:.4f} after epoch {best['epoch']}")

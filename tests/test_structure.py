@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "llm": set(),
     "distillation": {"llm"},
     "evaluation": {"data"},
-    "training": {"data", "encoders", "llm", "distillation", "evaluation"},
+    "text": {"data"},
+    "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
 CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from slmrec.encoders.encoder import Encoder
 from slmrec.errors import InputError
@@ -43,6 +44,10 @@ class CountingModel(Encoder):
     def item_matrix(self) -> torch.Tensor:
         """Raises InputError: there are no item vectors."""
         raise InputError(f"{type(self).__name__.lower()} only counts and has no item embeddings; choose another --model for them")
+
+    def item_tables(self) -> list[nn.Embedding]:
+        """Raises InputError, likewise."""
+        self.item_matrix()
 
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         return self.score_all(users).gather(1, candidates)

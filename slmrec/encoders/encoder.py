@@ -34,6 +34,10 @@ class Encoder(Recommender):
     def item_matrix(self) -> torch.Tensor:
         return self.item_embedding.weight
 
+    def item_tables(self) -> list[nn.Embedding]:
+        """The tables [N + 1, d] of item embeddings that are trained; what is known of the items beforehand enters here."""
+        return [self.item_embedding]
+
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.encode_positions(batch)[row_ends(batch["lengths"])]
 

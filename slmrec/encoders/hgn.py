@@ -58,6 +58,9 @@ class HGN(UserEncoder):
     def item_matrix(self) -> torch.Tensor:
         return self.output_embedding.weight
 
+    def item_tables(self) -> list[nn.Embedding]:
+        return [self.item_embedding, self.output_embedding]
+
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         lengths = batch["lengths"]
         packing = pack_rows(lengths.cpu(), self.max_length, lengths.device)

@@ -1,0 +1,58 @@
+"""Beside stage 0: item titles to vectors, for recommenders that know what an item is called.
+
+python embed_titles.py --data runs/beauty/data --output_dir runs/beauty/text
+python embed_titles.py --data runs/beauty/data --encoder minilm --output_dir runs/beauty/text_minilm
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from transformers import HfArgumentParser
+
+from slmrec.arguments import OutputArguments
+from slmrec.artifacts import Stage, read_manifest, stage_input
+from slmrec.errors import InputError
+from slmrec.runtime import run_main
+from slmrec.text.arguments import TFIDF, TextArguments
+from slmrec.text.tfidf import tfidf_vectors
+from slmrec.text.titles import item_texts
+from slmrec.text.vectors import fill_missing, save_text_vectors
+
+
+def embed(texts: list[str], args: TextArguments) -> np.ndarray:
+    """float32 [len(texts), d_text]."""
+    if args.encoder == TFIDF:
+        return tfidf_vectors(texts, args.dimensions, args.ngrams, args.seed)
+    from slmrec.text.language_model import embed_texts  # here: counting words needs no model library
+
+    return embed_texts(texts, args.encoder, args.layer, args.max_tokens, args.batch_size, args.device)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = HfArgumentParser((TextArguments, OutputArguments), description=__doc__.splitlines()[0])
+    args, output = parser.parse_args_into_dataclasses(arguments)
+    inputs = {"data": stage_input(args.data, "data")}
+    if args.encoder != TFIDF:
+        from slmrec.text.language_model import encoder_input
+
+        inputs["encoder"] = encoder_input(args.encoder)
+    item_map = read_manifest(args.data)["item_map"]
+    stage = Stage("text", output.output_dir, args.settings(), inputs, overwrite=output.overwrite_output_dir, item_map=item_map)
+    if stage.up_to_date:
+        return
+    texts = item_texts(args.data, args.attributes)
+    known = np.array([bool(text) for text in texts])
+    if not known.any():
+        raise InputError(f"{args.data}: no item has a title; give the data stage --meta")
+    with stage:
+        distinct = sorted(set(texts) - {""})  # nothing is embedded twice
+        place = {text: row for row, text in enumerate(distinct)}
+        vectors = embed(distinct, args)[[place[text] for text in texts if text]]
+        save_text_vectors(fill_missing(known, vectors), stage.path)
+        stage.metrics = {"items": len(texts), "without_text": int((~known).sum()), "width": vectors.shape[1]}
+    missing = f", {len(texts) - known.sum()} of them without a title, which get the mean" if not known.all() else ""
+    print(f"{output.output_dir}: {len(texts)} items{missing}; {args.encoder}, width {vectors.shape[1]}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,126 @@
+"""Item texts to vectors with a Hugging Face checkpoint: the mean of a layer's states, or what its sentence-transformers files say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from slmrec.artifacts import file_sha256, json_sha256, read_json
+from slmrec.errors import InputError
+from slmrec.runtime import pick_device
+
+MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of a sentence-transformers checkpoint
+UNDERSTOOD = ("Transformer", "Pooling", "Normalize")
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How a text's states become its vector: their mean or the first one's, then with `normalize` divided by its length."""
+
+    first_token: bool = False
+    normalize: bool = False
+
+
+def read_pooling(checkpoint: str | Path) -> Pooling:
+    """Mean pooling, unless sentence-transformers files in a checkpoint directory say otherwise.
+
+    Raises InputError for what is not understood rather than leaving it out.
+    """
+    if not (Path(checkpoint) / MODULES).is_file():
+        return Pooling()
+    kinds = [module["type"].split(".")[-1] for module in read_json(Path(checkpoint) / MODULES)]
+    strange = [kind for kind in kinds if kind not in UNDERSTOOD]
+    if strange:
+        raise InputError(
+            f"--encoder {checkpoint}: its {MODULES} has a {strange[0]} module; {', '.join(UNDERSTOOD)} are understood"
+        )
+    modes = {
+        name for name, value in read_json(Path(checkpoint) / POOLING).items() if name.startswith("pooling_mode") and value is True
+    }
+    if modes not in ({"pooling_mode_mean_tokens"}, {"pooling_mode_cls_token"}):
+        raise InputError(
+            f"--encoder {checkpoint}: its {POOLING} asks for {', '.join(sorted(modes)) or 'nothing'}, not for mean or cls"
+        )
+    return Pooling(first_token=modes == {"pooling_mode_cls_token"}, normalize="Normalize" in kinds)
+
+
+def encoder_input(checkpoint: str) -> dict:
+    """Describe the checkpoint as a stage input: the digest of its weights and settings, or of its name and commit on the hub."""
+    if not Path(checkpoint).is_dir():
+        return {"checkpoint": checkpoint, "digest": json_sha256([checkpoint, getattr(_config(checkpoint), "_commit_hash", None)])}
+    files = sorted(path for path in Path(checkpoint).rglob("*") if path.suffix in (".safetensors", ".json", ".bin", ".model"))
+    digests = [[str(path.relative_to(checkpoint)), file_sha256(path)] for path in files]
+    return {"checkpoint": Path(checkpoint).name, "digest": json_sha256(digests)}
+
+
+def embed_texts(
+    texts: list[str], checkpoint: str, layer: int | None, max_tokens: int, batch_size: int, device: str
+) -> np.ndarray:
+    """Vectors of the texts, float32 [len(texts), d_text], in their order; texts of like length are embedded together.
+
+    Args:
+        layer: 1..L, whose states are pooled; None for the last one's after the final norm.
+    """
+    model, tokenizer, pooling = _open(checkpoint), _tokenizer(checkpoint), read_pooling(checkpoint)
+    depth = model.config.num_hidden_layers
+    if layer is not None and layer > depth:
+        raise InputError(f"--layer {layer}: {checkpoint} has {depth} layers")
+    place = pick_device(device)
+    model.to(place)
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+    with tqdm(total=len(texts), desc="titles", unit="title", disable=None) as progress:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            tokens = tokenizer(
+                [texts[row] for row in rows], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+            ).to(place)
+            vectors[rows] = _pooled(model, tokens, layer, pooling).cpu().numpy()
+            progress.update(len(rows))
+    return vectors
+
+
+@torch.inference_mode()
+def _pooled(model: PreTrainedModel, tokens: dict[str, torch.Tensor], layer: int | None, pooling: Pooling) -> torch.Tensor:
+    outputs = model(
+        input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], output_hidden_states=layer is not None
+    )
+    states = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]  # [B, T, d_text]
+    vectors = states[:, 0].float() if pooling.first_token else mean_of_tokens(states, tokens["attention_mask"])
+    return F.normalize(vectors, dim=1) if pooling.normalize else vectors
+
+
+def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean float32 [B, d] of states [B, T, d] where mask int64 [B, T] is 1."""
+    weights = mask.unsqueeze(2).float()
+    return (states.float() * weights).sum(1) / weights.sum(1).clamp_min(1)
+
+
+def _config(checkpoint: str):
+    try:
+        return AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--encoder {checkpoint}: no checkpoint there ({str(error).splitlines()[0]})") from None
+
+
+def _open(checkpoint: str) -> PreTrainedModel:
+    _config(checkpoint)
+    try:
+        return AutoModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"--encoder {checkpoint}: its weights cannot be loaded ({str(error).splitlines()[0]})") from None
+
+
+def _tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
+    """Padded on the right, so that a decoder's tokens see none of the padding and the first token is the text's."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="right")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,68 @@
+"""What text adds before and after the training of a conventional recommender."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from slmrec.artifacts import require_same_item_map, stage_input
+from slmrec.data.batches import SplitRows
+from slmrec.encoders.encoder import Encoder
+from slmrec.text.arguments import TextUseArguments
+from slmrec.text.cold_items import fill_from_text, untrained_items
+from slmrec.text.item_table import put_text_into, write_out_text
+from slmrec.text.vectors import control_vectors, load_text_vectors
+
+
+@dataclass
+class ItemText:
+    """Text vectors, float32 [N + 1, d_text], already replaced where a control stands in their place, and how they are used."""
+
+    vectors: torch.Tensor
+    arguments: TextUseArguments
+
+
+def open_text(arguments: TextUseArguments, data: str, seed: int) -> ItemText | None:
+    """None where no text is used. Raises InputError when the vectors are of other items than `data`."""
+    if not arguments.used:
+        return None
+    require_same_item_map(data, arguments.text)
+    return ItemText(control_vectors(load_text_vectors(arguments.text), arguments.text_control, seed), arguments)
+
+
+def describe_text(arguments: TextUseArguments) -> tuple[dict, dict]:
+    """(configuration, inputs) that text adds to those of a stage: nothing where none is used."""
+    if not arguments.used:
+        return {}, {}
+    return {"text": arguments.settings()}, {"text": stage_input(arguments.text, "text")}
+
+
+def prepare_model(model: Encoder, text: ItemText | None) -> None:
+    if text is not None:
+        put_text_into(model.item_tables(), text.vectors, text.arguments)
+
+
+def finish_model(model: Encoder, text: ItemText | None, rows: SplitRows) -> int:
+    """Make a trained model an ordinary one, its untrained items' vectors from their texts; returns how many there are."""
+    if text is None:
+        return 0
+    tables = model.item_tables()
+    write_out_text(tables)
+    if not text.arguments.text_cold:
+        return 0
+    untrained = untrained_items(training_items(rows), rows.dataset.num_items)
+    with torch.no_grad():
+        for table in tables:
+            table.weight.copy_(fill_from_text(table.weight.cpu(), text.vectors, untrained))
+    return int(untrained.sum())
+
+
+def training_items(rows: SplitRows) -> np.ndarray:
+    """The items of all training rows, those of histories and targets, int64 [M]; some occur several times."""
+    users, lengths = rows.users, rows.lengths + 1  # the last target stands behind the history
+    first = rows.end[users] + 1 - lengths
+    return rows.dataset.items[np.arange(lengths.sum()) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)].astype(
+        np.int64
+    )
