@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from slmrec.ragged import indices, row_numbers
+
 
 @dataclass
 class Packing:
@@ -54,9 +56,8 @@ def pack_rows(lengths: np.ndarray | torch.Tensor, width: int, device: torch.devi
     if len(lengths) and lengths.max() > width:
         raise ValueError(f"a row of {lengths.max()} tokens does not fit into {width} slots")
     starts, num_rows = _first_fit(lengths, width)
-    token_row = np.repeat(np.arange(len(lengths)), lengths)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    slot = starts[token_row] + within
+    token_row = row_numbers(lengths)
+    slot = indices(starts, lengths)
     segment = np.full(num_rows * width, -1, dtype=np.int64)
     segment[slot] = token_row
     last = np.maximum(starts + lengths - 1, 0)

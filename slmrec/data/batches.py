@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from slmrec.data.dataset import SequenceDataset
+from slmrec.ragged import indices
 
 Batch = dict[str, torch.Tensor]
 
@@ -52,7 +53,7 @@ class SplitRows(torch.utils.data.Dataset):
         users = self.users[np.asarray(rows, dtype=np.int64)]
         start, end = self.start[users], self.end[users]
         lengths = end - start
-        flat = np.arange(lengths.sum()) + np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
+        flat = indices(start, lengths)
         items = self.dataset.items
         targets = items[flat + 1] if self.targets == "all" else items[end]
         arrays = {"users": users, "history": items[flat], "lengths": lengths, "targets": targets}

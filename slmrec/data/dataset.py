@@ -9,6 +9,7 @@ import numpy as np
 
 from slmrec.artifacts import read_json, read_manifest
 from slmrec.data.attributes import ItemAttributes, load_attributes
+from slmrec.ragged import indices
 
 PAD = 0
 SPLIT_OFFSET = {"train": 3, "valid": 2, "test": 1}  # how far from the end of a sequence the target of a split stands
@@ -54,8 +55,7 @@ class SequenceDataset:
         Returns them back to back, int32 [T], and how many each user has, int64 [B].
         """
         lengths = ends - self.offsets[users]
-        first = self.offsets[users] - (np.cumsum(lengths) - lengths)
-        return self.items[np.arange(lengths.sum()) + np.repeat(first, lengths)], lengths
+        return self.items[indices(self.offsets[users], lengths)], lengths
 
     def target_positions(self, split: str) -> np.ndarray:
         """Index into `items` of each user's target, int64 [U].

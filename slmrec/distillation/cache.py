@@ -28,6 +28,7 @@ from tqdm import tqdm
 from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 from slmrec.errors import InputError
+from slmrec.ragged import indices, row_starts
 
 if TYPE_CHECKING:  # rows come in ready made: distillation does not depend on the data stage
     from slmrec.data.batches import SplitRows
@@ -74,15 +75,14 @@ class CachedTeacher:
         self.states = np.load(directory / STATES, mmap_mode="r")  # [P, B, d1]
         self.counts = np.zeros(rows.dataset.num_users, dtype=np.int64)  # [U] positions of each user; without a row: none
         self.counts[rows.users] = positions_per_row(rows)
-        self.first = np.cumsum(self.counts) - self.counts  # [U] (rows stand in the order of users)
+        self.first = row_starts(self.counts)  # [U] (rows stand in the order of users)
 
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
         """States and user vectors on the batch's device; attention weights are not kept (the arguments refuse them)."""
         assert not attention
         users, device = batch["users"].cpu().numpy(), batch["users"].device
         first, counts = self.first[users], self.counts[users]
-        positions = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
-        states = torch.from_numpy(self.states[positions]).view(self.dtype)  # [n, B, d1]
+        states = torch.from_numpy(self.states[indices(first, counts)]).view(self.dtype)  # [n, B, d1]
         blocks = list(states.to(device).unbind(1))
         return TeacherSignals(blocks, users=blocks[-1].float() @ self.user_projection.to(device).T)
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from slmrec.encoders.encoder import Encoder
 from slmrec.errors import InputError
-from slmrec.ragged import places, row_numbers
+from slmrec.ragged import places, row_ends, row_numbers
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows
@@ -83,7 +83,7 @@ class Markov(CountingModel):
         items, lengths = training_parts(rows)
         self.popularity = count(items, size)
         inside = np.ones(len(items), dtype=bool)
-        inside[lengths.cumsum() - 1] = False  # nothing follows a user's last item
+        inside[row_ends(lengths)] = False  # nothing follows a user's last item
         pairs = items[:-1].astype(np.int64) * size + items[1:]
         pairs, times = np.unique(pairs[inside[:-1]], return_counts=True)
         self.offsets = torch.from_numpy(np.searchsorted(pairs, np.arange(size + 1) * size))

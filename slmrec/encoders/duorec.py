@@ -30,7 +30,7 @@ import torch.nn.functional as F
 
 from slmrec.encoders.encoder import ItemLoss
 from slmrec.encoders.sasrec import SASRec
-from slmrec.ragged import row_ends
+from slmrec.ragged import indices, row_ends
 
 if TYPE_CHECKING:
     from slmrec.data.batches import SplitRows
@@ -90,7 +90,7 @@ class SameTargetSequences:
 
     def __init__(self, rows: SplitRows):
         per_row = rows.lengths if rows.targets == "all" else np.ones(len(rows), dtype=np.int64)
-        last = per_row.cumsum() - 1  # [rows] the sequence that is the whole row
+        last = row_ends(per_row)  # [rows] the sequence that is the whole row
         users = rows.users.repeat(per_row)
         ends = rows.end[users] - (last.repeat(per_row) - np.arange(len(users)))  # [C] where the targets stand
         targets = rows.dataset.items[ends]
@@ -117,8 +117,8 @@ class SameTargetSequences:
         drawn = first + step
         drawn += (drawn >= own) & (others > 0)  # steps over the row itself
         lengths = self.end[drawn] - self.start[drawn]
-        flat = np.arange(lengths.sum()) + np.repeat(self.start[drawn] - (lengths.cumsum() - lengths), lengths)
-        return torch.from_numpy(self.items[flat].astype(np.int64)), torch.from_numpy(lengths)
+        items = self.items[indices(self.start[drawn], lengths)]
+        return torch.from_numpy(items.astype(np.int64)), torch.from_numpy(lengths)
 
 
 def info_nce(views: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 import torch
 
+from slmrec.ragged import row_numbers
+
 
 def transitions(items: np.ndarray, lengths: np.ndarray, hops: int, num_items: int) -> torch.Tensor:
     """Pairs of different items at most `hops` places apart in a sequence, both ways, each once, sorted; int64 [2, E].
@@ -17,7 +19,7 @@ def transitions(items: np.ndarray, lengths: np.ndarray, hops: int, num_items: in
     Args:
         items: int [T], the sequences back to back; `lengths` int64 says how many items each has.
     """
-    owner = np.repeat(np.arange(len(lengths)), lengths)
+    owner = row_numbers(lengths)
     items = items.astype(np.int64)
     keys = []
     for gap in range(1, hops + 1):

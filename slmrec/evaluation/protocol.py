@@ -25,6 +25,7 @@ from slmrec.data.candidates import candidates_digest, draw_candidates, row_diges
 from slmrec.data.dataset import PAD, SequenceDataset
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import summarise
+from slmrec.ragged import row_numbers
 from slmrec.recommender import Recommender
 
 MIN_ACTIONS = 3  # one to read, one target for validation, one for test
@@ -171,7 +172,7 @@ def _full_ranks(
     scores[:, PAD] = 0.0
     _require_finite(scores, users, "score")
     positives = scores.gather(1, targets.unsqueeze(1))  # taken before the mask, which the target falls under too
-    row = torch.from_numpy(np.repeat(np.arange(len(users)), lengths)).to(scores.device)
+    row = torch.from_numpy(row_numbers(lengths)).to(scores.device)
     scores[row, torch.from_numpy(seen).to(scores.device, torch.int64)] = -math.inf
     scores[:, PAD] = -math.inf
     return 1 + (scores >= positives).sum(dim=1, dtype=torch.int32).cpu().numpy()

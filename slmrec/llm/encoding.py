@@ -27,6 +27,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from slmrec.errors import InputError
 from slmrec.packing import Packing, pack_rows
+from slmrec.ragged import places, row_starts, spread
 
 EXACT_MODEL_TYPES = ("llama", "mistral", "qwen2")  # decoders whose layers have LLaMA's structure
 PACKED_WIDTH = 96  # slots: 95% full with rows of 7 to 37 tokens, and narrow enough that masked attention costs little
@@ -152,16 +153,16 @@ def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
     totals = lengths + closing
     width = max(PACKED_WIDTH, int(totals.max(initial=1)))
     packing = pack_rows(totals, width, rows.items.device)
-    starts = np.cumsum(totals) - totals  # [B] where a row begins among all tokens in row order
-    from_start = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    item_token = np.repeat(starts, lengths) + from_start  # [T]
+    starts = row_starts(totals)  # [B] where a row begins among all tokens in row order
+    from_start = places(lengths)  # [T]
+    item_token = spread(starts, lengths) + from_start  # [T]
     closing_token = ((starts + lengths)[:, None] + np.arange(closing)).ravel()  # [B * S]
     order = torch.from_numpy(np.concatenate([item_token, closing_token])).to(packing.slot.device)
     vectors = torch.cat([rows.items, rows.after.to(rows.items.dtype).repeat(len(lengths), 1)])
     slots = packing.slot[order]
     first = len(rows.before) + rows.max_length
     closing_positions = np.tile(first + np.arange(closing), len(lengths))
-    positions = np.concatenate([first - np.repeat(lengths, lengths) + from_start, closing_positions])
+    positions = np.concatenate([first - spread(lengths, lengths) + from_start, closing_positions])
     return packing, _scatter(vectors, slots, packing), _scatter(torch.from_numpy(positions).to(slots.device), slots, packing)
 
 
@@ -240,7 +241,7 @@ def _query_layout(packing: Packing) -> tuple[tuple[int, int], torch.Tensor, torc
     order = np.argsort(packed_row, kind="stable")
     counts = np.bincount(packed_row, minlength=num_packed)
     rank = np.empty_like(last)
-    rank[order] = np.arange(len(last)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rank[order] = places(counts)
     per_row = int(counts.max(initial=1))
     place = packed_row * per_row + rank
     slot = np.zeros(num_packed * per_row, dtype=np.int64)
