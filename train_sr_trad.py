@@ -10,6 +10,7 @@ from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, stage_input
+from slmrec.catalogue import save_catalogue
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.encoders.arguments import EncoderArguments, TrainEncoderArguments
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         history = train_encoder(model, dataset, settings, stage.path, device)
         from_text = finish_model(model, text, SplitRows(dataset, "train", model.max_length, settings.targets))
         save_encoder(model, stage.path)
+        save_catalogue(training.data, stage.path)
         best = max((entry for entry in history if "valid_MRR" in entry), key=lambda entry: entry["valid_MRR"])
         stage.metrics = {
             "best_epoch": best["epoch"],

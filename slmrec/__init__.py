@@ -10,3 +10,10 @@ __version__ = "0.1.0"
 _found = importlib.util.find_spec("datasets")
 if _found is not None and _found.origin is None:
     sys.modules["datasets"] = None
+
+
+def load(directory, device="auto"):
+    """A trained model, ready to recommend: see `slmrec.recommendation.load`, which is imported when it is asked for."""
+    from slmrec.recommendation import load as load_model
+
+    return load_model(directory, device)

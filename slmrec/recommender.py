@@ -31,6 +31,10 @@ class Recommender(nn.Module):
         """Dot products float32 [B, N + 1] of user vectors [B, d] with every item vector; column 0 belongs to PAD."""
         return users @ self.item_matrix().T
 
+    def score_block(self, users: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Columns start..stop - 1 of `score_all`, float32 [B, stop - start], for catalogues too large to be scored at once."""
+        return users @ self.item_matrix()[start:stop].T
+
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         """Dot products float32 [B, C] of user vectors [B, d] with the item vectors of candidates int64 [B, C]."""
         items = self.item_matrix()

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
@@ -24,6 +25,14 @@ torch.set_num_threads(1)  # tiny matrices gain nothing from more, and tests that
 NUM_USERS, NUM_ITEMS, EMBEDDING_SIZE = 48, 40, 8
 
 
+def _write_names(directory, num_users, num_items):
+    """items.csv with ids i1, i2, .. and a title for four of five items; users.csv with ids u0, u1, .."""
+    titles = [f"item number {n}" if n % 5 else "" for n in range(1, num_items + 1)]
+    items = pl.DataFrame({"source_id": [f"i{n}" for n in range(1, num_items + 1)], "title": titles})
+    items.with_row_index("id", 1).write_csv(directory / "items.csv")
+    pl.DataFrame({"source_id": [f"u{n}" for n in range(num_users)]}).with_row_index("id").write_csv(directory / "users.csv")
+
+
 def _write_data(directory, seed=0, item_map="tiny items"):
     random = np.random.default_rng(seed)
     lengths = random.integers(4, 12, NUM_USERS)
@@ -31,6 +40,7 @@ def _write_data(directory, seed=0, item_map="tiny items"):
     items = np.concatenate([(random.integers(0, NUM_ITEMS) + np.arange(n) * 3) % NUM_ITEMS + 1 for n in lengths])
     with Stage("data", directory, {"made_with": seed}, {}, item_map=item_map) as stage:
         np.savez(stage.path / "sequences.npz", items=items.astype(np.int32), offsets=offsets)
+        _write_names(stage.path, NUM_USERS, NUM_ITEMS)
         write_json(stage.path / "stats.json", {"users": NUM_USERS, "items": NUM_ITEMS, "interactions": len(items)})
     return directory
 
@@ -53,6 +63,12 @@ def _write_backbone(directory, hidden_size=32, num_layers=4, num_heads=4):
 def write_data():
     """write_data(directory, seed=0, item_map=...): a finished data directory of 48 users with 4 to 11 actions on 40 items."""
     return _write_data
+
+
+@pytest.fixture(scope="session")
+def write_names():
+    """write_names(directory, num_users, num_items): items.csv and users.csv of a data directory."""
+    return _write_names
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,9 @@ class CountingModel(Encoder):
         """Raises InputError, likewise."""
         self.item_matrix()
 
+    def score_block(self, users: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        return self.score_all(users)[:, start:stop]
+
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         return self.score_all(users).gather(1, candidates)
 

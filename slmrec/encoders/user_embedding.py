@@ -32,8 +32,10 @@ class UserEncoder(Encoder):
         self.trained_users[torch.from_numpy(rows.users)] = True
 
     def user_vectors(self, users: torch.Tensor) -> torch.Tensor:
-        """Embeddings [B, d] of users int64 [B], the mean of the trained ones for those without a training row."""
-        vectors, trained = self.user_embedding(users), self.trained_users[users]
+        """Embeddings [B, d] of users int64 [B], the mean of the trained ones for those without a training row, and for -1, which
+        stands for a user whom the training data do not have."""
+        known = users.clamp(min=0)
+        vectors, trained = self.user_embedding(known), self.trained_users[known] & (users >= 0)
         if trained.all():
             return vectors
         mean = self.user_embedding.weight[self.trained_users].mean(0)

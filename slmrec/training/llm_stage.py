@@ -11,6 +11,7 @@ import torch
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, require_same_item_map, stage_input
+from slmrec.catalogue import save_catalogue
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.embeddings import save_item_embeddings
@@ -124,6 +125,7 @@ def train_and_save(
         trainer.close_log()
     save_weights(model, arguments.base_model, stage.path)
     save_item_embeddings(model.item_matrix(), stage.path)
+    save_catalogue(data, stage.path)
     stage.device = str(settings.device)
     stage.metrics = _training_metrics(trainer, model, outcome.metrics["train_runtime"], len(rows))
 

@@ -99,9 +99,10 @@ def test_markov_learns_a_cycle_by_heart(tmp_path):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, write_names):
     with Stage("data", tmp_path / "data", {}, {}, item_map="seven items") as stage:
         np.savez(stage.path / "sequences.npz", items=dataset().items, offsets=dataset().offsets)
+        write_names(stage.path, 4, 7)
         write_json(stage.path / "stats.json", {"items": 7, "users": 4})
     return tmp_path / "data"
 

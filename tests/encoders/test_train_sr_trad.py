@@ -18,11 +18,12 @@ SMALL = "--hidden_size 16 --num_layers 1 --max_length 6 --num_epochs 2 --batch_s
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, write_names):
     """The directory of a data stage: 40 users, 20 items in a cycle, 6 actions each."""
     items = np.concatenate([(np.arange(6) + user) % 20 + 1 for user in range(40)]).astype(np.int32)
     with Stage("data", tmp_path / "data", {}, {}, item_map="cycle of twenty") as stage:
         np.savez(stage.path / "sequences.npz", items=items, offsets=np.arange(41, dtype=np.int64) * 6)
+        write_names(stage.path, 40, 20)
         write_json(stage.path / "stats.json", {"items": 20, "users": 40})
     return tmp_path / "data"
 
@@ -36,7 +37,7 @@ def train(data, *flags):
 def test_a_finished_directory(data):
     output = train(data, "--dropout", "0.1")
     files = sorted(path.name for path in output.iterdir())
-    assert files == ["config.json", "manifest.json", "metrics.json", "model.safetensors", "runs"]
+    assert files == ["catalogue.csv", "config.json", "manifest.json", "metrics.json", "model.safetensors", "runs"]
     manifest, metrics = read_manifest(output, "encoder"), json.loads((output / "metrics.json").read_text())
     assert manifest["item_map"] == "cycle of twenty" and manifest["seed"] == 0
     assert manifest["config"]["architecture"] == {
