@@ -31,6 +31,7 @@ from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.checkpoint import load_ellmrec, load_user_projection, new_recommender
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import LlmTrainingArguments
+from slmrec.training.guide import GuideArguments, check_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
 
 
@@ -69,14 +70,17 @@ def open_teacher(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser((EllmInputs, EllmArguments, DistillationArguments, LlmTrainingArguments, OutputArguments))
+    kinds = (EllmInputs, EllmArguments, DistillationArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
+    parser = HfArgumentParser(kinds)
     parser.set_defaults(num_layers=4)
-    inputs, student, distillation, training, output = parser.parse_args_into_dataclasses(argv)
+    inputs, student, distillation, guide, training, output = parser.parse_args_into_dataclasses(argv)
+    check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)
     precision = resolve_precision(training, load_backbone_config(student.base_model).hidden_size)
-    config = asdict(distillation)
+    guide_config, guide_input = guide.describe()
+    config = asdict(distillation) | guide_config
     del config["teacher"], config["teacher_cache"]  # an input with a digest, and a place: neither changes the result
-    extra = {"extra_config": config, "extra_inputs": alignment.inputs}
+    extra = {"extra_config": config, "extra_inputs": alignment.inputs | guide_input}
     stage = open_stage("distill", output, student, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
@@ -87,6 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         model = new_recommender(student, embeddings, dtype, *own_layers)
         teacher = open_teacher(distillation, alignment, student, inputs, training, dtype)
         objective = DistillationObjective(teacher, alignment.student, distillation)
+        objective = guided(objective, guide, student, training.device)
         train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision)
 
 

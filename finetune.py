@@ -16,20 +16,25 @@ from slmrec.llm.checkpoint import new_recommender
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.runtime import run_main, seed_everything
 from slmrec.training.arguments import LlmTrainingArguments
+from slmrec.training.guide import GuideArguments, check_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser((EllmInputs, EllmArguments, LlmTrainingArguments, OutputArguments))
-    inputs, model_arguments, training, output = parser.parse_args_into_dataclasses(argv)
+    parser = HfArgumentParser((EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, OutputArguments))
+    inputs, model_arguments, guide, training, output = parser.parse_args_into_dataclasses(argv)
+    check_guide(guide, model_arguments, inputs)
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
-    stage = open_stage("finetune", output, model_arguments, inputs, training, precision)
+    config, guide_input = guide.describe()
+    extra = {"extra_config": config, "extra_inputs": guide_input}
+    stage = open_stage("finetune", output, model_arguments, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
     with stage:
         seed_everything(training.seed)
         model = new_recommender(model_arguments, load_item_embeddings(inputs.embeddings), DTYPES[precision])
-        train_and_save(stage, model, next_item_objective, model_arguments, inputs.data, training, precision)
+        objective = guided(next_item_objective, guide, model_arguments, training.device)
+        train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision)
 
 
 if __name__ == "__main__":
