@@ -28,6 +28,7 @@ from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, Teacher
 from slmrec.embeddings import load_item_embeddings
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
+from slmrec.llm.base_model import local_base_model
 from slmrec.llm.checkpoint import load_ellmrec, load_user_projection, new_recommender
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import LlmTrainingArguments
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser(kinds)
     parser.set_defaults(num_layers=4)
     inputs, student, distillation, guide, training, output = parser.parse_args_into_dataclasses(argv)
+    student.base_model = local_base_model(student.base_model, student.models_dir)
     check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)
     precision = resolve_precision(training, load_backbone_config(student.base_model).hidden_size)

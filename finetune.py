@@ -12,6 +12,7 @@ from slmrec.arguments import OutputArguments
 from slmrec.embeddings import load_item_embeddings
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
+from slmrec.llm.base_model import local_base_model
 from slmrec.llm.checkpoint import new_recommender
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.runtime import run_main, seed_everything
@@ -23,6 +24,7 @@ from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, tra
 def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser((EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, OutputArguments))
     inputs, model_arguments, guide, training, output = parser.parse_args_into_dataclasses(argv)
+    model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
     check_guide(guide, model_arguments, inputs)
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
     config, guide_input = guide.describe()

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
 CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
-SKIPPED = CACHES | {"raw", "processed", "runs", "shared"}
+SKIPPED = CACHES | {"raw", "processed", "runs", "models", "shared"}
 TEXT = {".py", ".sh", ".md", ".toml", ".txt", ".json", ".ipynb", ".yml", ".yaml", ".cfg", ""}
 
 

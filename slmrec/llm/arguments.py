@@ -13,7 +13,9 @@ class EllmArguments:
     """The E-LLMRec model."""
 
     base_model: str = field(
-        metadata={"help": "LLaMA-family checkpoint: a directory or a hub name such as meta-llama/Llama-2-7b-hf"}
+        metadata={
+            "help": "LLaMA-family checkpoint: a directory, a GGUF file, smollm2-135m, or a hub name such as meta-llama/Llama-2-7b-hf"
+        }
     )
     num_layers: int = field(
         default=8, metadata={"help": "first decoder layers that are kept (paper: 8 for the teacher, 4 the student)"}
@@ -40,6 +42,9 @@ class EllmArguments:
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["gate_proj", "up_proj", "down_proj"], metadata={"help": "layers that get adapters (Table 5)"}
+    )
+    models_dir: str = field(
+        default="models", metadata={"help": "where checkpoints made from GGUF files and known names are kept"}
     )
 
     def __post_init__(self):

@@ -54,7 +54,7 @@ def open_stage(
     """
     require_same_item_map(inputs.data, inputs.embeddings)
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
-    del config["base_model"]  # an input with a digest, not a name
+    del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
     config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
     config |= extra_config or {}
     described = {

