@@ -25,7 +25,7 @@ from slmrec.distillation.cache import CacheKey, cached_teacher
 from slmrec.distillation.joint import trained_model
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, Teacher
-from slmrec.embeddings import load_item_embeddings
+from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
@@ -47,7 +47,8 @@ def open_teacher(
     """With --online a new teacher, else the trained one, or its states from --teacher_cache (loading it if some are missing)."""
     if distillation.online:
         deeper = replace(student, num_layers=distillation.teacher_layers)
-        return LearningTeacher(new_recommender(deeper, load_item_embeddings(inputs.embeddings), dtype), alignment.teacher)
+        tables = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
+        return LearningTeacher(new_recommender(deeper, tables[0], dtype, text_vectors=tables[1]), alignment.teacher)
 
     def load_teacher() -> FrozenTeacher:
         model = load_ellmrec(distillation.teacher, encoding=student.encoding, dtype=dtype)
@@ -88,9 +89,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     with stage:
         seed_everything(training.seed)
-        embeddings, dtype = load_item_embeddings(inputs.embeddings), DTYPES[precision]
+        dtype, embeddings, text = DTYPES[precision], load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
         own_layers = alignment.supervised_layers(distillation), alignment.projected_layers(distillation)
-        model = new_recommender(student, embeddings, dtype, *own_layers)
+        model = new_recommender(student, embeddings, dtype, *own_layers, text_vectors=text)
         teacher = open_teacher(distillation, alignment, student, inputs, training, dtype)
         objective = DistillationObjective(teacher, alignment.student, distillation)
         objective = guided(objective, guide, student, training.device)

@@ -11,12 +11,13 @@ from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, stage_input
+from slmrec.embeddings import save_text_vectors
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 from slmrec.text.arguments import TFIDF, TextArguments
 from slmrec.text.tfidf import tfidf_vectors
 from slmrec.text.titles import item_texts
-from slmrec.text.vectors import fill_missing, save_text_vectors
+from slmrec.text.vectors import fill_missing
 
 
 def embed(texts: list[str], args: TextArguments) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
-from slmrec.embeddings import load_item_embeddings
+from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
@@ -34,7 +34,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     with stage:
         seed_everything(training.seed)
-        model = new_recommender(model_arguments, load_item_embeddings(inputs.embeddings), DTYPES[precision])
+        embeddings, text = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
+        model = new_recommender(model_arguments, embeddings, DTYPES[precision], text_vectors=text)
         objective = guided(next_item_objective, guide, model_arguments, training.device)
         train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision)
 

@@ -39,16 +39,12 @@ class EmbeddingArguments:
 
 
 TENSORS, NAME = "item_embeddings.safetensors", "item_embedding"
+TEXT_TENSORS, TEXT_NAME = "text_vectors.safetensors", "text_vector"  # what the items are called, in numbers (slmrec.text)
 
 
 def save_item_embeddings(table: torch.Tensor, directory: str | Path) -> None:
     """Write a table [N + 1, d] as float32 with a zero PAD row. Raises InputError when a value is not finite."""
-    table = table.detach().to("cpu", torch.float32).clone()
-    table[PAD] = 0.0
-    broken = torch.nonzero(~table.isfinite().all(dim=1))
-    if len(broken):
-        raise InputError(f"the embedding of item {int(broken[0])} is not finite ({len(broken)} such items)")
-    save_file({NAME: table}, Path(directory) / TENSORS)
+    _save(table, Path(directory) / TENSORS, NAME)
 
 
 def load_item_embeddings(directory: str | Path) -> torch.Tensor:
@@ -65,8 +61,41 @@ def read_item_embeddings(directory: str | Path) -> torch.Tensor:
 
     Raises InputError when there is none, or it is damaged.
     """
-    path = Path(directory) / TENSORS
+    return _read(Path(directory) / TENSORS, NAME)
+
+
+def save_text_vectors(table: torch.Tensor, directory: str | Path) -> None:
+    """Write the items' text vectors [N + 1, d_text] like item embeddings."""
+    _save(table, Path(directory) / TEXT_TENSORS, TEXT_NAME)
+
+
+def load_text_vectors(directory: str | Path | None) -> torch.Tensor | None:
+    """The vectors of a finished text stage, float32 [N + 1, d_text]; row 0 (PAD) is zero. Nothing where no directory is given.
+
+    Raises InputError likewise.
+    """
+    if directory is None:
+        return None
+    read_manifest(directory, "text")
+    return read_text_vectors(directory)
+
+
+def read_text_vectors(directory: str | Path) -> torch.Tensor:
+    """The table that `save_text_vectors` wrote into any directory. Raises InputError likewise."""
+    return _read(Path(directory) / TEXT_TENSORS, TEXT_NAME)
+
+
+def _save(table: torch.Tensor, path: Path, name: str) -> None:
+    table = table.detach().to("cpu", torch.float32).clone()
+    table[PAD] = 0.0
+    broken = torch.nonzero(~table.isfinite().all(dim=1))
+    if len(broken):
+        raise InputError(f"the {name.split('_')[1]} of item {int(broken[0])} is not finite ({len(broken)} such items)")
+    save_file({name: table}, path)
+
+
+def _read(path: Path, name: str) -> torch.Tensor:
     try:
-        return load_file(path)[NAME]
+        return load_file(path)[name]
     except (FileNotFoundError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: no readable tensor {NAME!r} in it ({error})") from None
+        raise InputError(f"{path}: no readable tensor {name!r} in it ({error})") from None

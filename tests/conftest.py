@@ -144,6 +144,8 @@ def _make_recommender(
     supervised_layers=(),
     item_dropout=0.0,
     projected_layers=None,
+    text_vectors=None,
+    train_items=False,
     seed=0,
     **config,
 ):
@@ -161,6 +163,7 @@ def _make_recommender(
     table = torch.randn(NUM_ITEMS + 1, EMBEDDING_SIZE)
     options = {"targets": targets, "encoding": encoding, "item_dropout": item_dropout}
     options |= {"supervised_layers": supervised_layers, "projected_layers": projected_layers}
+    options |= {"text_vectors": text_vectors, "train_items": train_items}
     return EllmRecommender(backbone, table, prompt, max_length=30, **options)
 
 

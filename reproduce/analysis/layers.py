@@ -86,7 +86,7 @@ def decoder_input(model: EllmRecommender, batch: dict[str, torch.Tensor]) -> tor
         embed = plain_backbone(model.backbone).get_input_embeddings()
         return embed(model.after[-1:]).expand(len(batch["lengths"]), -1)
     last_items = batch["history"][batch["lengths"].cumsum(0) - 1]
-    return model.item_projection(model.item_embeddings[last_items])
+    return model.item_vectors(last_items)
 
 
 def collect_states(model: EllmRecommender, rows: SplitRows, chosen: np.ndarray, batch_size: int) -> list[torch.Tensor]:

@@ -37,6 +37,9 @@ class EllmArguments:
     item_dropout: float = field(
         default=0.0, metadata={"help": "dropout of the item vectors that enter the decoder (not in the paper, which has none)"}
     )
+    train_items: bool = field(
+        default=False, metadata={"help": "train the item embeddings along, which the paper keeps as they come (Section 3)"}
+    )
     lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
@@ -62,3 +65,7 @@ class EllmInputs:
 
     data: str = field(metadata={"help": "directory of the data stage"})
     embeddings: str = field(metadata={"help": "directory of item embeddings (extract_emb.py) of the same data"})
+    text: str | None = field(
+        default=None,
+        metadata={"help": "directory of text vectors (embed_titles.py) that enter the decoder beside the item embeddings"},
+    )

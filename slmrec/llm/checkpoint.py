@@ -4,7 +4,7 @@ recommender.json            architecture: base model, layers, prompt tokens, tar
 heads.safetensors           the linear layers outside the backbone
 adapter_model.safetensors   LoRA, with adapter_config.json (peft's own format), or
 backbone/                   the whole trained backbone (Hugging Face format), for --train_strategy full
-item_embeddings.safetensors in the stage directory only; its checkpoint-N directories share it
+item_embeddings.safetensors in the stage directory only, as text_vectors.safetensors, where it reads texts; checkpoint-N share them
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModel
 
 from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
-from slmrec.embeddings import read_item_embeddings
+from slmrec.embeddings import read_item_embeddings, read_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
@@ -43,6 +43,7 @@ def new_recommender(
     dtype: torch.dtype = torch.float32,
     supervised_layers: tuple[int, ...] = (),
     projected_layers: dict[int, int] | None = None,
+    text_vectors: torch.Tensor | None = None,
 ) -> EllmRecommender:
     """Build an untrained E-LLMRec on its base model. `dtype` is that of frozen weights; trained ones are float32."""
     strategy = resolve_train_strategy(arguments)
@@ -61,6 +62,8 @@ def new_recommender(
         supervised_layers=supervised_layers,
         item_dropout=arguments.item_dropout,
         projected_layers=projected_layers,
+        text_vectors=text_vectors,
+        train_items=arguments.train_items,
     )
 
 
@@ -80,7 +83,8 @@ def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None
 
 def _architecture(model: EllmRecommender) -> dict:
     """What two models must share to share weights, as JSON values."""
-    return {
+    text = {} if model.text_projection is None else {"text_width": model.text_projection.in_features}
+    return text | {
         "train_strategy": "lora" if isinstance(model.backbone, PeftModel) else "full",
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
@@ -88,6 +92,7 @@ def _architecture(model: EllmRecommender) -> dict:
         "max_length": model.max_length,
         "supervised_layers": [int(layer) for layer in model.block_projections],
         "projected_layers": {layer: projection.out_features for layer, projection in model.state_projections.items()},
+        "trains_items": model.trained_items is not None,
         "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
     }
 
@@ -119,16 +124,18 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
     directory = Path(directory)
     if not (directory / RECOMMENDER).is_file():
         raise InputError(f"{directory}: no E-LLMRec here (it has no {RECOMMENDER})")
-    saved = read_json(directory / RECOMMENDER)
+    saved, stage = read_json(directory / RECOMMENDER), stage_directory(directory)
     model = EllmRecommender(
         _load_trained_backbone(directory, saved, dtype),
-        read_item_embeddings(stage_directory(directory)),
+        read_item_embeddings(stage),
         Prompt(tuple(saved["prompt"]["before"]), tuple(saved["prompt"]["after"])),
         max_length=saved["max_length"],
         targets=saved["targets"],
         encoding=encoding or saved["encoding"],
         supervised_layers=tuple(saved["supervised_layers"]),
         projected_layers={int(layer): width for layer, width in saved["projected_layers"].items()},
+        text_vectors=read_text_vectors(stage) if "text_width" in saved else None,
+        train_items=saved.get("trains_items", False),
     )
     model.heads().load_state_dict(load_file(directory / HEADS))
     return model

@@ -47,7 +47,7 @@ class EllmModel(Protocol):
         """One forward pass, of the student where there are two."""
 
     def item_matrix(self) -> torch.Tensor:
-        """The frozen item embeddings, float32 [N + 1, d0]."""
+        """The item embeddings, float32 [N + 1, d0]."""
 
     def parts(self) -> dict[str, EllmRecommender]:
         """What a checkpoint holds: sub-directory -> model. What recommends lies in the directory itself, under ""."""
@@ -66,6 +66,9 @@ class EllmRecommender(Recommender):
         supervised_layers: intermediate layers that get an adapter d1 -> d0 of their own (multiple supervision, Eq. 5).
         item_dropout: of the item vectors that enter the decoder, in training.
         projected_layers: layer -> width, layers whose states are compared with a teacher of another width after a linear map.
+        text_vectors: float32 [N + 1, d_text], frozen; what the items are called, added to what enters the decoder through a linear
+            map of their own, which starts at zero.
+        train_items: the item embeddings are trained along (not in the paper).
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class EllmRecommender(Recommender):
         supervised_layers: tuple[int, ...] = (),
         item_dropout: float = 0.0,
         projected_layers: dict[int, int] | None = None,
+        text_vectors: torch.Tensor | None = None,
+        train_items: bool = False,
     ):
         super().__init__()
         hidden_size = plain_backbone(backbone).config.hidden_size
@@ -95,7 +100,13 @@ class EllmRecommender(Recommender):
         self.state_projections = nn.ModuleDict(
             {str(layer): nn.Linear(hidden_size, width, bias=False) for layer, width in (projected_layers or {}).items()}
         )
-        self.register_buffer("item_embeddings", item_embeddings.float(), persistent=False)
+        self.text_projection = None if text_vectors is None else nn.Linear(text_vectors.shape[1], hidden_size, bias=False)
+        if self.text_projection is not None:
+            nn.init.zeros_(self.text_projection.weight)
+            self.register_buffer("text_vectors", text_vectors.float(), persistent=False)
+        self.trained_items = nn.Embedding.from_pretrained(item_embeddings.float().clone(), freeze=False) if train_items else None
+        if self.trained_items is None:
+            self.register_buffer("frozen_items", item_embeddings.float(), persistent=False)
         self.register_buffer("before", torch.tensor(prompt.before, dtype=torch.long), persistent=False)
         self.register_buffer("after", torch.tensor(prompt.after, dtype=torch.long), persistent=False)
 
@@ -107,16 +118,27 @@ class EllmRecommender(Recommender):
     def hidden_size(self) -> int:
         return plain_backbone(self.backbone).config.hidden_size
 
+    @property
+    def item_embeddings(self) -> torch.Tensor:
+        """float32 [N + 1, d0]."""
+        return self.frozen_items if self.trained_items is None else self.trained_items.weight
+
     def heads(self) -> nn.ModuleDict:
         """The trained layers outside the backbone."""
-        return nn.ModuleDict(
-            {
-                "item_projection": self.item_projection,
-                "user_projection": self.user_projection,
-                "block_projections": self.block_projections,
-                "state_projections": self.state_projections,
-            }
-        )
+        heads = {
+            "item_projection": self.item_projection,
+            "user_projection": self.user_projection,
+            "block_projections": self.block_projections,
+            "state_projections": self.state_projections,
+            "text_projection": self.text_projection,
+            "trained_items": self.trained_items,
+        }
+        return nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
+
+    def item_vectors(self, items: torch.Tensor) -> torch.Tensor:
+        """What enters the decoder for items int64 [T], float [T, d1]."""
+        vectors = self.item_projection(self.item_embeddings[items])
+        return vectors if self.text_projection is None else vectors + self.text_projection(self.text_vectors[items])
 
     def forward(
         self, batch: dict[str, torch.Tensor], layers: tuple[int, ...] = (), read: str | None = None, attention: bool = False
@@ -128,7 +150,7 @@ class EllmRecommender(Recommender):
         decoder = plain_backbone(self.backbone)
         token_vectors = decoder.get_input_embeddings()
         rows = PromptedRows(
-            items=self.item_dropout(self.item_projection(self.item_embeddings[batch["history"]])),
+            items=self.item_dropout(self.item_vectors(batch["history"])),
             lengths=batch["lengths"].cpu().numpy(),
             before=token_vectors(self.before),
             after=token_vectors(self.after),

@@ -1,18 +1,9 @@
-"""The text vectors of items on disk: one stage directory, float32 [N + 1, d_text], row 0 (PAD) zero."""
+"""The text vectors of all items: what stands where an item has no text, and what stands in their place as a control."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
-from slmrec.artifacts import read_manifest
-from slmrec.errors import InputError
-
-TENSORS, NAME = "text_vectors.safetensors", "text_vector"
 
 
 def fill_missing(known: np.ndarray, vectors: np.ndarray) -> torch.Tensor:
@@ -26,23 +17,6 @@ def fill_missing(known: np.ndarray, vectors: np.ndarray) -> torch.Tensor:
     table[1:] = vectors.mean(0)
     table[1:][known] = vectors
     return torch.from_numpy(table)
-
-
-def save_text_vectors(table: torch.Tensor, directory: Path) -> None:
-    """Raises InputError when a value is not finite."""
-    if not table.isfinite().all():
-        raise InputError("the encoder gave vectors that are not finite")
-    save_file({NAME: table.contiguous()}, directory / TENSORS)
-
-
-def load_text_vectors(directory: str | Path) -> torch.Tensor:
-    """The vectors of a finished text stage, float32 [N + 1, d_text]. Raises InputError when the directory is none."""
-    read_manifest(directory, "text")
-    path = Path(directory) / TENSORS
-    try:
-        return load_file(path)[NAME]
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: no readable tensor {NAME!r} in it ({error})") from None
 
 
 def control_vectors(table: torch.Tensor, control: str, seed: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from slmrec.artifacts import Stage, read_manifest, require_same_item_map, stage_
 from slmrec.catalogue import save_catalogue
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
-from slmrec.embeddings import save_item_embeddings
+from slmrec.embeddings import save_item_embeddings, save_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import backbone_input, count_parameters
@@ -62,6 +62,9 @@ def open_stage(
         "embeddings": stage_input(inputs.embeddings, "embeddings"),
         "base_model": backbone_input(model.base_model),
     }
+    if inputs.text:
+        require_same_item_map(inputs.data, inputs.text)
+        described["text"] = stage_input(inputs.text, "text")
     return Stage(
         name,
         output.output_dir,
@@ -125,9 +128,16 @@ def train_and_save(
         trainer.close_log()
     save_weights(model, arguments.base_model, stage.path)
     save_item_embeddings(model.item_matrix(), stage.path)
+    _save_text(model, stage.path)
     save_catalogue(data, stage.path)
     stage.device = str(settings.device)
     stage.metrics = _training_metrics(trainer, model, outcome.metrics["train_runtime"], len(rows))
+
+
+def _save_text(model: EllmModel, directory: Path) -> None:
+    recommends = model.parts()[""]
+    if recommends.text_projection is not None:
+        save_text_vectors(recommends.text_vectors, directory)
 
 
 def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:

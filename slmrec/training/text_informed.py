@@ -9,11 +9,12 @@ import torch
 
 from slmrec.artifacts import require_same_item_map, stage_input
 from slmrec.data.batches import SplitRows
+from slmrec.embeddings import load_text_vectors
 from slmrec.encoders.encoder import Encoder
 from slmrec.text.arguments import TextUseArguments
 from slmrec.text.cold_items import fill_from_text, untrained_items
 from slmrec.text.item_table import put_text_into, write_out_text
-from slmrec.text.vectors import control_vectors, load_text_vectors
+from slmrec.text.vectors import control_vectors
 
 
 @dataclass

@@ -11,10 +11,10 @@ import embed_titles
 import train_sr_trad
 from slmrec.artifacts import Stage, read_manifest, write_json
 from slmrec.data.attributes import ItemAttributes, save_attributes
+from slmrec.embeddings import load_text_vectors
 from slmrec.encoders.checkpoint import load_encoder
 from slmrec.errors import InputError
 from slmrec.text.titles import item_texts
-from slmrec.text.vectors import load_text_vectors
 
 TITLES = [f"{kind} number {number}" for number in ["one", "two", "three", "four", "five"] for kind in ("drum", "cable", "capo")]
 
