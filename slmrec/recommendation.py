@@ -8,6 +8,7 @@ for item in model.recommend(["B0008Y81WQ", "B000050B6U"], k=10):
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,18 @@ class Recommendation(NamedTuple):
     item: str
     title: str
     score: float
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for one history; see `Model.recommend` for the fields."""
+
+    history: Iterable[str]
+    k: int = 10
+    filter_viewed: bool = True
+    exclude: Iterable[str] = ()
+    only: Iterable[str] | None = None
+    unknown: str = "skip"
 
 
 @dataclass(frozen=True)
@@ -126,15 +139,24 @@ class Model:
 
         Raises InputError for k below 1, and for unknown ids where they are refused.
         """
-        one_of("unknown", unknown, ("skip", "refuse"))
-        items, missing = self._numbers(history, "the history", unknown)
-        histories = Histories([""], np.asarray(items, dtype=np.int64), np.asarray([0, len(items)]))
-        excluded, _ = self._numbers(exclude, "exclude", unknown)
-        allowed = None if only is None else self._numbers(only, "only", unknown)[0]
-        scores, best = self._best(histories, k, filter_viewed, excluded, allowed)
-        found = [(item, score) for item, score in zip(best[0].tolist(), scores[0].tolist()) if item != PAD]
-        rows = (Recommendation(self.catalogue.source_ids[i - 1], self.catalogue.titles[i - 1], score) for i, score in found)
-        return Recommendations(tuple(rows), tuple(missing), by_popularity=not items)
+        return self.recommend_many([Query(history, k, filter_viewed, exclude, only, unknown)])[0]
+
+    def recommend_many(self, queries: Sequence[Query]) -> list[Recommendations]:
+        """The answers to several queries, whose histories go through the model as one batch; each equals `recommend`'s."""
+        understood = [self._understood(query) for query in queries]
+        lengths = [len(items) for items, _, _, _ in understood]
+        histories = Histories(
+            [""] * len(queries),
+            np.asarray([item for items, _, _, _ in understood for item in items], dtype=np.int64),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+        rows, items = (torch.from_numpy(array).to(self.device) for array in _pairs([out for _, _, out, _ in understood]))
+        only = {row: allowed for row, (_, _, _, allowed) in enumerate(understood) if allowed is not None}
+        scores, best = self._best(histories, max(query.k for query in queries), (rows, items), only=only)
+        return [
+            self._answer(scores[row, : query.k], best[row, : query.k], understood[row][1], not lengths[row])
+            for row, query in enumerate(queries)
+        ]
 
     def similar_items(self, item: str, k: int = 10) -> list[Recommendation]:
         """The k items whose vectors have the highest cosine with that of `item` (a source id), itself left out.
@@ -148,8 +170,7 @@ class Model:
             scores = vectors[number : number + 1] @ vectors.T
             excluded = torch.tensor([0], device=scores.device), torch.tensor([number], device=scores.device)
             values, items = best_items(lambda start, stop: scores[:, start:stop], 1, len(self.catalogue), k, excluded=excluded)
-        pairs = zip(items[0].tolist(), values[0].tolist())
-        return [Recommendation(self.catalogue.source_ids[i - 1], self.catalogue.titles[i - 1], v) for i, v in pairs if i != PAD]
+        return list(self._answer(values[0], items[0], [], False))
 
     # -- many histories -----------------------------------------------------------------------------------------------------
 
@@ -204,13 +225,19 @@ class Model:
     ) -> Iterator[pl.DataFrame]:
         """Frames of `batch_size` users each, in the order of the histories; only one is in memory at a time."""
         _require_k(k)
-        excluded, _ = self._numbers(exclude, "exclude", "skip")
+        never, _ = self._numbers(exclude, "exclude", "skip")
         allowed = None if only is None else self._numbers(only, "only", "skip")[0]
         names = pl.Series([None, *self.catalogue.source_ids], dtype=pl.String)
         titles = pl.Series([None, *self.catalogue.titles], dtype=pl.String)
         for start in range(0, len(histories.users), batch_size):
             part = histories.take(range(start, min(start + batch_size, len(histories.users))))
-            scores, best = self._best(part, k, filter_viewed, excluded, allowed)
+            rows = len(part.users)
+            viewed = np.repeat(np.arange(rows), np.diff(part.offsets)), part.items
+            banned = np.repeat(np.arange(rows), len(never)), np.tile(np.asarray(never, dtype=np.int64), rows)
+            pairs = [np.concatenate(both) for both in zip(viewed, banned)] if filter_viewed else banned
+            excluded = tuple(torch.from_numpy(one).to(self.device) for one in pairs)
+            only_rows = None if allowed is None else dict.fromkeys(range(rows), allowed)
+            scores, best = self._best(part, k, excluded, only_rows)
             flat = best.cpu().numpy().ravel()
             columns = {
                 "user": np.repeat(np.asarray(part.users, dtype=object), k),
@@ -245,41 +272,63 @@ class Model:
             logger.warning("%s: skipped, unknown to the model: %s%s", where, ", ".join(map(repr, missing[:5])), _more(missing, 5))
         return known, missing
 
-    def _best(
-        self, histories: Histories, k: int, filter_viewed: bool, excluded: list[int], allowed: list[int] | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores float32 [B, k] and items int64 [B, k] of the histories; an empty one is answered by popularity."""
-        _require_k(k)
-        size, rows = len(self.catalogue), len(histories.users)
-        may = None
-        if excluded or allowed is not None:
-            may = torch.ones(size + 1, dtype=torch.bool, device=self.device)
-            if allowed is not None:
-                may[:] = False
-                may[torch.tensor(allowed, dtype=torch.int64, device=self.device)] = True
-            may[torch.tensor(excluded, dtype=torch.int64, device=self.device)] = False
-        lengths = np.diff(histories.offsets)
-        viewed = None
-        if filter_viewed:
-            pairs = np.repeat(np.arange(rows), lengths), histories.items
-            viewed = tuple(torch.from_numpy(np.asarray(one)).to(self.device) for one in pairs)
-        read, empty = np.flatnonzero(lengths > 0), lengths == 0
-        options = {"excluded": viewed, "allowed": may}
-        with torch.inference_mode():
-            if not empty.any():
-                return self._ranked(self._encode(histories, read), rows, k, options)
-            popularity = torch.from_numpy(np.concatenate([[0], self.catalogue.popularity]).astype(np.float32)).to(self.device)
-            values, items = best_items(lambda start, stop: popularity[start:stop].repeat(rows, 1), rows, size, k, **options)
-            logger.warning("%d of %d histories hold no known item: answered by popularity", int(empty.sum()), rows)
-            if len(read):
-                place = torch.from_numpy(read).to(self.device)
-                theirs = options | {"excluded": _renumbered(viewed, read, rows)}
-                values[place], items[place] = self._ranked(self._encode(histories, read), len(read), k, theirs)
-            return values, items
+    def _understood(self, query: Query) -> tuple[list[int], list[str], list[int], list[int] | None]:
+        """Item numbers of a query's history, its unknown ids, the numbers that must not come back, and those that alone may."""
+        one_of("unknown", query.unknown, ("skip", "refuse"))
+        _require_k(query.k)
+        items, missing = self._numbers(query.history, "the history", query.unknown)
+        excluded, _ = self._numbers(query.exclude, "exclude", query.unknown)
+        allowed = None if query.only is None else self._numbers(query.only, "only", query.unknown)[0]
+        return items, missing, excluded + (items if query.filter_viewed else []), allowed
 
-    def _ranked(self, users: torch.Tensor, rows: int, k: int, options: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        score = self.recommender.score_block
-        return best_items(lambda start, stop: score(users, start, stop), rows, len(self.catalogue), k, **options)
+    def _answer(self, scores: torch.Tensor, items: torch.Tensor, unknown: list[str], by_popularity: bool) -> Recommendations:
+        pairs = [(item, score) for item, score in zip(items.tolist(), scores.tolist()) if item != PAD]
+        return Recommendations(tuple(self._named(*pair) for pair in pairs), tuple(unknown), by_popularity)
+
+    def _named(self, item: int, score: float) -> Recommendation:
+        return Recommendation(self.catalogue.source_ids[item - 1], self.catalogue.titles[item - 1], score)
+
+    def _best(
+        self,
+        histories: Histories,
+        k: int,
+        excluded: tuple[torch.Tensor, torch.Tensor],
+        only: dict[int, list[int]] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores float32 [B, k] and items int64 [B, k] of the histories; an empty one is answered by popularity.
+
+        Args:
+            excluded: (row int64 [E], item int64 [E]), what must not come back.
+            only: row -> the items that alone may come back there.
+        """
+        rows, lengths = len(histories.users), np.diff(histories.offsets)
+        read = np.flatnonzero(lengths > 0)
+        if len(read) < rows:
+            logger.warning("%d of %d histories hold no known item: answered by popularity", rows - len(read), rows)
+        with torch.inference_mode():
+            popularity = torch.from_numpy(np.concatenate([[0], self.catalogue.popularity]).astype(np.float32)).to(self.device)
+            users = self._encode(histories, read) if len(read) else None
+            place = torch.full((rows,), -1, dtype=torch.int64, device=self.device)  # of each row among the users' vectors
+            place[torch.from_numpy(read).to(self.device)] = torch.arange(len(read), device=self.device)
+
+            def scores(start: int, stop: int) -> torch.Tensor:
+                if users is not None and len(read) == rows:
+                    return self.recommender.score_block(users, start, stop)
+                block = popularity[start:stop].repeat(rows, 1)
+                if users is not None:
+                    block[place >= 0] = self.recommender.score_block(users, start, stop)
+                return block
+
+            values, items = best_items(scores, rows, len(self.catalogue), k, excluded=excluded)
+            for row, allowed in (only or {}).items():
+                out = set(excluded[1][excluded[0] == row].tolist())
+                chosen = torch.tensor(sorted(set(allowed) - out), dtype=torch.int64, device=self.device)
+                mine = users[place[row] : place[row] + 1] if users is not None and place[row] >= 0 else None
+                found = popularity[chosen] if mine is None else self.recommender.score(mine, chosen.unsqueeze(0))[0]
+                values[row], items[row] = -math.inf, PAD
+                order = found.sort(descending=True, stable=True).indices[:k]
+                values[row, : len(order)], items[row, : len(order)] = found[order], chosen[order]
+            return values, items
 
     def _encode(self, histories: Histories, rows: np.ndarray) -> torch.Tensor:
         """User vectors [len(rows), d] of histories that are not empty."""
@@ -299,13 +348,10 @@ def load(directory: str | Path, device: str = "auto") -> Model:
     return Model(load_recommender(directory, chosen), load_catalogue(directory), chosen)
 
 
-def _renumbered(pairs: tuple[torch.Tensor, ...] | None, read: np.ndarray, rows: int) -> tuple[torch.Tensor, ...] | None:
-    """(row, item) pairs of B rows as those of the rows that are read alone; the others have no pair."""
-    if pairs is None:
-        return None
-    place = torch.full((rows,), -1, dtype=torch.int64, device=pairs[0].device)
-    place[torch.from_numpy(read).to(place.device)] = torch.arange(len(read), device=place.device)
-    return place[pairs[0]], pairs[1]
+def _pairs(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Row and value of every entry, int64 [E] each."""
+    lengths = [len(one) for one in lists]
+    return np.repeat(np.arange(len(lists)), lengths), np.asarray([value for one in lists for value in one], dtype=np.int64)
 
 
 def _require_k(k: int) -> None:

@@ -26,7 +26,6 @@ def best_items(
     k: int,
     *,
     excluded: tuple[torch.Tensor, torch.Tensor] | None = None,
-    allowed: torch.Tensor | None = None,
     block_floats: int = BLOCK_FLOATS,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best of items 1..N for B users.
@@ -34,7 +33,6 @@ def best_items(
     Args:
         scores: gives any block of columns; item 0 is PAD and never comes back.
         excluded: (row int64 [E], item int64 [E]), pairs that must not come back.
-        allowed: bool [N + 1], items that may come back; all by default.
         block_floats: how many scores may exist at once.
 
     Returns:
@@ -51,7 +49,8 @@ def best_items(
         if block.isnan().any():
             row = int(block.isnan().any(dim=1).nonzero()[0])
             raise ValueError(f"row {row}: a score is not a number")
-        block = _mask(block.clone() if excluded is not None or allowed is not None else block, start, stop, excluded, allowed)
+        if excluded is not None:
+            block = _masked(block, start, stop, *excluded)
         found = _stable_topk(block, k)
         found = found[0], torch.where(found[0] == -math.inf, PAD, found[1] + start)
         best = found if best is None else _merge(best, found, k)
@@ -63,14 +62,10 @@ def best_items(
     return values, items
 
 
-def _mask(block: torch.Tensor, start: int, stop: int, excluded, allowed: torch.Tensor | None) -> torch.Tensor:
-    if allowed is not None:
-        block[:, ~allowed[start:stop]] = -math.inf
-    if excluded is not None:
-        rows, items = excluded
-        first, last = torch.searchsorted(items, torch.tensor([start, stop], device=items.device)).tolist()
-        block[rows[first:last], items[first:last] - start] = -math.inf
-    return block
+def _masked(block: torch.Tensor, start: int, stop: int, rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """A copy with -inf at the pairs (row, item) that lie in it; the pairs are sorted by item."""
+    first, last = torch.searchsorted(items, torch.tensor([start, stop], device=items.device)).tolist()
+    return block.index_put((rows[first:last], items[first:last] - start), block.new_tensor(-math.inf))
 
 
 def _stable_topk(block: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ import slmrec
 import train_sr_trad
 from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
+from slmrec.recommendation import Query
 
 SMALL = ["--max_length", "6", "--num_epochs", "1", "--batch_size", "16", "--device", "cpu"]
 
@@ -62,6 +63,25 @@ def test_viewed_excluded_and_only(models):
     first = model.recommend(history, k=2)
     assert [one.item for one in model.recommend(history, k=1, exclude=[first[0].item])] == [first[1].item]
     assert {one.item for one in model.recommend(history, k=5, only=["i1", "i7", "i9"])} == {"i7", "i9"}
+
+
+@pytest.mark.parametrize("name", ["sasrec", "markov", "e4srec"])
+def test_many_queries_at_once_are_answered_as_one_by_one(models, name):
+    model = slmrec.load(models[name], "cpu")
+    queries = [
+        Query(["i1", "i2", "i3"], k=4),
+        Query(["i9"], k=2, filter_viewed=False),
+        Query([], k=3),
+        Query(["i4", "gone"], k=3, exclude=["i5", "i6"]),
+        Query(["i8", "i7"], k=9, only=["i7", "i20", "i30"]),
+        Query([], k=9, only=["i20"], exclude=["i20"]),
+    ]
+    for query, together in zip(queries, model.recommend_many(queries), strict=True):
+        alone = model.recommend(**vars(query))
+        assert [one.item for one in together] == [one.item for one in alone]
+        assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-5)
+        assert (together.unknown, together.by_popularity) == (alone.unknown, alone.by_popularity)
+    assert len(model.recommend_many(queries)[5]) == 0
 
 
 def test_unknown_ids_are_named_and_skipped_or_refused(models, caplog):

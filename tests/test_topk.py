@@ -7,12 +7,10 @@ import torch
 from slmrec.topk import best_items
 
 
-def by_full_sort(scores, k, excluded=None, allowed=None):
+def by_full_sort(scores, k, excluded=None):
     """Plain definition: mask, sort every row stably, take k; what is masked is filled with PAD."""
     scores = scores.clone()
     scores[:, 0] = -np.inf
-    if allowed is not None:
-        scores[:, ~allowed] = -np.inf
     if excluded is not None:
         scores[excluded] = -np.inf
     values, items = scores.sort(dim=1, descending=True, stable=True)
@@ -39,11 +37,10 @@ def test_by_hand():
 def test_equals_a_full_stable_sort(block, ties, k):
     torch.manual_seed(k)
     scores = torch.randint(0, 5, (6, 201)).float() if ties else torch.randn(6, 201)
-    allowed = torch.rand(201) < 0.7
     excluded = torch.randint(0, 6, (90,)), torch.randint(1, 201, (90,))
-    for options in ({}, {"allowed": allowed}, {"excluded": excluded}, {"allowed": allowed, "excluded": excluded}):
+    for options in ({}, {"excluded": excluded}):
         values, items = best_items(columns(scores), 6, 200, k, block_floats=block, **options)
-        expected_values, expected = by_full_sort(scores, k, options.get("excluded"), options.get("allowed"))
+        expected_values, expected = by_full_sort(scores, k, options.get("excluded"))
         width = expected.shape[1]
         assert torch.equal(items[:, :width], expected) and torch.equal(values[:, :width], expected_values)
         assert values.shape == items.shape == (6, k) and (items[:, width:] == 0).all()
