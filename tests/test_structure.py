@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "distillation": {"llm"},
     "evaluation": {"data"},
     "text": {"data"},
+    "serving": set(),
     "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
