@@ -29,7 +29,8 @@ from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
-from slmrec.llm.checkpoint import load_ellmrec, load_user_projection, new_recommender
+from slmrec.llm.checkpoint import load_ellmrec, load_heads, new_recommender
+from slmrec.llm.start import start_from_teacher
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.guide import GuideArguments, check_guide, guided
@@ -48,7 +49,8 @@ def open_teacher(
     if distillation.online:
         deeper = replace(student, num_layers=distillation.teacher_layers)
         tables = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
-        return LearningTeacher(new_recommender(deeper, tables[0], dtype, text_vectors=tables[1]), alignment.teacher)
+        teacher = new_recommender(deeper, tables[0], dtype, text_vectors=tables[1], seed=training.seed)
+        return LearningTeacher(teacher, alignment.teacher)
 
     def load_teacher() -> FrozenTeacher:
         model = load_ellmrec(distillation.teacher, encoding=student.encoding, dtype=dtype)
@@ -66,7 +68,7 @@ def open_teacher(
         hidden_size=alignment.teacher_width,
         dtype=str(dtype).removeprefix("torch."),
     )
-    projection = load_user_projection(Path(distillation.teacher))
+    projection = load_heads(Path(distillation.teacher))["user_projection.weight"]
     batch_size = training.per_device_eval_batch_size
     return cached_teacher(distillation.teacher_cache, key, rows, projection, load_teacher, batch_size)
 
@@ -91,7 +93,9 @@ def main(argv: list[str] | None = None) -> None:
         seed_everything(training.seed)
         dtype, embeddings, text = DTYPES[precision], load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
         own_layers = alignment.supervised_layers(distillation), alignment.projected_layers(distillation)
-        model = new_recommender(student, embeddings, dtype, *own_layers, text_vectors=text)
+        model = new_recommender(student, embeddings, dtype, *own_layers, text_vectors=text, seed=training.seed)
+        if student.start == "teacher":
+            start_from_teacher(model, load_heads(Path(distillation.teacher)))
         teacher = open_teacher(distillation, alignment, student, inputs, training, dtype)
         objective = DistillationObjective(teacher, alignment.student, distillation)
         objective = guided(objective, guide, student, training.device)

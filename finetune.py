@@ -10,6 +10,7 @@ from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.embeddings import load_item_embeddings, load_text_vectors
+from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     inputs, model_arguments, guide, training, output = parser.parse_args_into_dataclasses(argv)
     model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
     check_guide(guide, model_arguments, inputs)
+    if model_arguments.start == "teacher":
+        raise InputError("--start teacher is for distill.py, which has one: choose passing or random")
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
     config, guide_input = guide.describe()
     extra = {"extra_config": config, "extra_inputs": guide_input}
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     with stage:
         seed_everything(training.seed)
         embeddings, text = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
-        model = new_recommender(model_arguments, embeddings, DTYPES[precision], text_vectors=text)
+        model = new_recommender(model_arguments, embeddings, DTYPES[precision], text_vectors=text, seed=training.seed)
         objective = guided(next_item_objective, guide, model_arguments, training.device)
         train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision)
 

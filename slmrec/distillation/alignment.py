@@ -45,6 +45,10 @@ def align(distillation: DistillationArguments, student: EllmArguments, inputs: E
     length, number of heads (with --lambda_attention), data set or item embeddings than the student.
     """
     if distillation.online:
+        if student.start == "teacher":
+            raise InputError(
+                "--start teacher takes the maps of a trained teacher, which --online has not: choose passing or random"
+            )
         config = shallow_config(student.base_model, distillation.teacher_layers)
         shallow_config(student.base_model, student.num_layers)
         layers, width, described = distillation.teacher_layers, config.hidden_size, {}
@@ -72,13 +76,15 @@ def block_ends(num_layers: int, num_blocks: int, owner: str) -> tuple[int, ...]:
 def _require_same_shape(distillation: DistillationArguments, teacher: dict, student: EllmArguments) -> None:
     config = shallow_config(student.base_model, student.num_layers)
     pairs = {"targets": (teacher["targets"], student.targets), "max_length": (teacher["max_length"], student.max_length)}
-    if not distillation.project_states:
+    if not distillation.project_states or student.start == "teacher":
         pairs["hidden_size"] = (teacher["hidden_size"], config.hidden_size)
     if distillation.lambda_attention:
         pairs["num_attention_heads"] = (_teacher_heads(Path(distillation.teacher), teacher), config.num_attention_heads)
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
-            way_out = " (--project_states compares them all the same)" if name == "hidden_size" else ""
+            way_out = (
+                " (--project_states with --start passing or random compares them all the same)" if name == "hidden_size" else ""
+            )
             raise InputError(
                 f"{distillation.teacher}: the teacher has {name} {theirs}, the student {ours}; they must agree{way_out}"
             )

@@ -40,6 +40,16 @@ class EllmArguments:
     train_items: bool = field(
         default=False, metadata={"help": "train the item embeddings along, which the paper keeps as they come (Section 3)"}
     )
+    start: str = field(
+        default="random",
+        metadata={
+            "help": "of the linear maps: passing (a decoder that adds nothing returns the last item's own vector), random, or, "
+            "for distill.py, teacher (the trained teacher's)"
+        },
+    )
+    start_ratio: float = field(
+        default=30.0, metadata={"help": "with --start passing: length of a mean item vector, in mean token vectors"}
+    )
     lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
@@ -54,7 +64,10 @@ class EllmArguments:
         one_of("train_strategy", self.train_strategy, ("auto", "lora", "full"))
         one_of("targets", self.targets, ("last", "all"))
         one_of("encoding", self.encoding, ("exact", "reference"))
+        one_of("start", self.start, ("passing", "random", "teacher"))
         share_below_one("item_dropout", self.item_dropout)
+        if not 0 < self.start_ratio < float("inf"):
+            raise InputError(f"--start_ratio {self.start_ratio}: must be above 0")
         if self.max_length < 1:
             raise InputError(f"--max_length {self.max_length}: must be at least 1")
 

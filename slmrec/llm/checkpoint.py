@@ -24,6 +24,7 @@ from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
 from slmrec.llm.ellmrec import EllmModel, EllmRecommender
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
+from slmrec.llm.start import start_passing
 
 RECOMMENDER = "recommender.json"
 HEADS = "heads.safetensors"
@@ -44,15 +45,19 @@ def new_recommender(
     supervised_layers: tuple[int, ...] = (),
     projected_layers: dict[int, int] | None = None,
     text_vectors: torch.Tensor | None = None,
+    seed: int = 0,
 ) -> EllmRecommender:
-    """Build an untrained E-LLMRec on its base model. `dtype` is that of frozen weights; trained ones are float32."""
+    """Build an untrained E-LLMRec on its base model. `dtype` is that of frozen weights; trained ones are float32.
+
+    `seed` is that of the passing start, which models of different depths then share; random maps are torch's next ones.
+    """
     strategy = resolve_train_strategy(arguments)
     prompt = tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets)
     backbone = load_backbone(arguments.base_model, arguments.num_layers, torch.float32 if strategy == "full" else dtype)
     if strategy == "lora":
         targets = arguments.lora_target_modules
         backbone = add_lora(backbone, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, targets)
-    return EllmRecommender(
+    model = EllmRecommender(
         backbone,
         item_embeddings,
         prompt,
@@ -65,6 +70,9 @@ def new_recommender(
         text_vectors=text_vectors,
         train_items=arguments.train_items,
     )
+    if arguments.start == "passing":
+        start_passing(model, arguments.start_ratio, seed)
+    return model
 
 
 def save_weights(model: EllmModel, base_model: str, directory: Path) -> None:
@@ -141,9 +149,9 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
     return model
 
 
-def load_user_projection(directory: Path) -> torch.Tensor:
-    """The linear layer from states to user vectors of a saved model, float32 [d0, d1]."""
-    return load_file(directory / HEADS)["user_projection.weight"]
+def load_heads(directory: Path) -> dict[str, torch.Tensor]:
+    """The linear layers of a saved model by name, float32: item_projection.weight [d1, d0], user_projection.weight [d0, d1] ..."""
+    return load_file(directory / HEADS)
 
 
 def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> nn.Module:

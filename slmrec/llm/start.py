@@ -1,0 +1,92 @@
+"""How an E-LLMRec's linear maps start (the paper is silent about it; no equation changes).
+
+With random maps a pretrained decoder first has to learn what the conventional recommender already knows. The passing start
+lets an item through: with Q, orthonormal columns [d1, d0], an item e enters as c Q e; a decoder that adds nothing hands that on
+to its final norm, which divides it by its root mean square and multiplies it by its weight g; the user map Q^T / g undoes both,
+so that the user vector is e again, at the mean length of the item embeddings. The score of an item is then its similarity to
+the last one in the history, and training starts from there.
+
+A student may start from its trained teacher's maps instead.
+
+Shapes: N items of width d0, decoder of width d1. Where d1 < d0, Q has orthonormal rows instead, and what passes is e's
+projection on them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from slmrec.errors import InputError
+from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.ellmrec import EllmRecommender
+
+TOKENS_AT_ONCE = 8192  # of a vocabulary, when their lengths are taken
+
+
+def passing_maps(
+    item_embeddings: torch.Tensor, token_length: float, norm_weight: torch.Tensor, ratio: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The item map float32 [d1, d0] and the user map [d0, d1] of the passing start.
+
+    Args:
+        item_embeddings: float32 [N + 1, d0]; row 0 (PAD) does not count.
+        token_length: mean length of the decoder's token vectors.
+        norm_weight: float32 [d1], of the final norm, none of it zero.
+        ratio: c is chosen so that a mean item vector enters this many times as long as a token vector.
+        seed: of Q; models with the same seed and widths have the same Q, whatever their depths.
+    """
+    width = len(norm_weight)
+    item_length = item_embeddings[1:].norm(dim=1).mean()
+    directions = nn.init.orthogonal_(torch.empty(width, item_embeddings.shape[1]), generator=torch.Generator().manual_seed(seed))
+    item_map = directions * (ratio * token_length / item_length)
+    user_map = directions.T / norm_weight * (item_length / width**0.5)
+    return item_map, user_map
+
+
+@torch.no_grad()
+def start_passing(model: EllmRecommender, ratio: float, seed: int) -> None:
+    """Give a model the passing start. Raises InputError for decoders without a final RMS norm."""
+    decoder = plain_backbone(model.backbone)
+    maps = passing_maps(model.item_matrix().cpu(), mean_token_length(decoder), final_norm_weight(decoder), ratio, seed)
+    _set_maps(model, *maps)
+
+
+@torch.no_grad()
+def start_from_teacher(model: EllmRecommender, heads: dict[str, torch.Tensor]) -> None:
+    """Give a student the maps among its teacher's saved heads, which belong to a decoder of the same width."""
+    maps = heads["item_projection.weight"], heads["user_projection.weight"]
+    _set_maps(model, *maps, heads["item_projection.bias"])
+    if model.text_projection is not None and "text_projection.weight" in heads:
+        model.text_projection.weight.copy_(heads["text_projection.weight"])
+
+
+def _set_maps(model: EllmRecommender, item_map: torch.Tensor, user_map: torch.Tensor, bias: torch.Tensor | float = 0.0) -> None:
+    """Put maps into a model, and let its intermediate blocks read with the same user map.
+
+    Their states come before the final norm: its weight is multiplied in, and instead of each state's root mean square stands
+    that of a mean item as it enters.
+    """
+    model.item_projection.weight.copy_(item_map)
+    model.item_projection.bias.copy_(torch.as_tensor(bias))
+    model.user_projection.weight.copy_(user_map)
+    entering = model.item_projection(model.item_matrix()[1:]).square().mean(dim=1).sqrt().mean()
+    for projection in model.block_projections.values():
+        projection.weight.copy_(user_map * final_norm_weight(plain_backbone(model.backbone)) / entering)
+
+
+def mean_token_length(decoder: PreTrainedModel) -> float:
+    """Mean length of the decoder's token vectors, as they enter it."""
+    embed = decoder.get_input_embeddings()
+    numbers = torch.arange(embed.weight.shape[0], device=embed.weight.device).split(TOKENS_AT_ONCE)
+    return float(torch.cat([embed(part).float().norm(dim=1) for part in numbers]).mean())
+
+
+def final_norm_weight(decoder: PreTrainedModel) -> torch.Tensor:
+    """What the final norm multiplies by, float32 [d1]: its answer to ones, whose root mean square is 1."""
+    norm = getattr(decoder, "norm", None)
+    weight = norm(torch.ones(decoder.config.hidden_size, dtype=decoder.dtype)).float() if norm is not None else torch.zeros(1)
+    if not (weight.isfinite() & (weight != 0)).all():
+        raise InputError("--start passing needs a decoder whose final norm is an RMS norm without zeros: use --start random")
+    return weight
