@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "evaluation": {"data"},
     "text": {"data"},
     "serving": set(),
+    "export": {"data", "llm"},
     "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables

@@ -1,0 +1,1 @@
+"""A trained E-LLMRec outside this project: as a plain Hugging Face folder, or as an ONNX graph."""

@@ -1,0 +1,110 @@
+"""An E-LLMRec as one traceable graph: left-padded histories in, user vectors out.
+
+The exact encoding packs rows by their lengths in Python, which a trace would freeze. This graph computes the same states on
+plain tensors: rows are padded to the longest of the batch, and the prompt, the same for everybody, is either part of every row
+(the reference) or present as the keys and values that it has in each layer, which are constants of a trained model.
+
+Shapes: B rows, L slots (the longest history of the batch, at most max_length), P and S prompt tokens, d1 hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from slmrec.data.dataset import PAD
+from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.ellmrec import EllmRecommender
+from slmrec.llm.encoding import require_exact_support
+
+
+class KeptPrompt:
+    """Stands where a decoder layer expects its cache: puts the prompt's keys and values before those of the rows."""
+
+    def __init__(self, keys: torch.Tensor | None = None, values: torch.Tensor | None = None):
+        self.keys, self.values = keys, values
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, H, L + S, d1 / H] behind the kept ones [1, H, P, d1 / H]; nothing is kept yet: these are."""
+        if self.keys is None or self.values is None:
+            self.keys, self.values = keys, values
+            return keys, values
+        kept = (part.expand(keys.shape[0], -1, -1, -1) for part in (self.keys, self.values))
+        first, second = (torch.cat(pair, dim=2) for pair in zip(kept, (keys, values)))
+        return first, second
+
+
+class HistoryEncoder(nn.Module):
+    """history int64 [B, L], oldest first, PAD (0) on the left -> user vectors float32 [B, d0], those of `model.encode`.
+
+    Args:
+        model: plain or with adapters, which must be merged (see `merged`).
+        keep_prompt: the prompt enters as constants instead of as tokens of every row; the results are equal.
+    """
+
+    def __init__(self, model: EllmRecommender, keep_prompt: bool = True):
+        super().__init__()
+        decoder = plain_backbone(model.backbone)
+        require_exact_support(decoder)
+        decoder.config._attn_implementation = "eager"  # plain products and a softmax, which every runtime has
+        self.model, self.decoder, self.keep_prompt = model.eval(), decoder, keep_prompt
+        if keep_prompt:
+            self._keep_prompt()
+
+    @torch.no_grad()
+    def _keep_prompt(self) -> None:
+        hidden = self.decoder.get_input_embeddings()(self.model.before).unsqueeze(0)  # [1, P, d1]
+        rope = self.decoder.rotary_emb(hidden, torch.arange(hidden.shape[1]).unsqueeze(0))
+        mask = torch.full((hidden.shape[1],) * 2, torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)
+        for number, layer in enumerate(self.decoder.layers):
+            kept = KeptPrompt()
+            hidden = layer(hidden, position_embeddings=rope, past_key_values=kept, attention_mask=mask[None, None])
+            self.register_buffer(f"prompt_keys_{number}", kept.keys)
+            self.register_buffer(f"prompt_values_{number}", kept.values)
+
+    def forward(self, history: torch.Tensor) -> torch.Tensor:
+        decoder, model = self.decoder, self.model
+        embed, rows, slots = decoder.get_input_embeddings(), history.shape[0], history.shape[1]
+        before, after = (embed(part).expand(rows, -1, -1) for part in (model.before, model.after))
+        filled = history != PAD  # [B, L]
+        items = model.item_vectors(history) * filled.unsqueeze(2)
+        always = (filled.new_ones(rows, part.shape[1]) for part in (before, after))
+        first, last = always
+        hidden = torch.cat([items, after] if self.keep_prompt else [before, items, after], dim=1)
+        seen = torch.cat([first, filled, last], dim=1)  # [B, P + L + S]
+        # positions are those of the reference, whose rows are all padded to max_length
+        begin = before.shape[1] + model.max_length - slots
+        positions = torch.arange(slots + after.shape[1], device=history.device) + begin
+        if not self.keep_prompt:
+            positions = torch.cat([torch.arange(before.shape[1], device=history.device), positions])
+        rope = decoder.rotary_emb(hidden, positions.unsqueeze(0))
+        mask = self._mask(seen, hidden)
+        for number, layer in enumerate(decoder.layers):
+            kept = None
+            if self.keep_prompt:
+                kept = KeptPrompt(getattr(self, f"prompt_keys_{number}"), getattr(self, f"prompt_values_{number}"))
+            hidden = layer(hidden, position_embeddings=rope, past_key_values=kept, attention_mask=mask)
+        return model.user_projection(decoder.norm(hidden[:, -1]).float())
+
+    @staticmethod
+    def _mask(seen: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, 1, Q, P + L + S], 0 where a query may attend and the lowest number elsewhere; queries are the last Q tokens."""
+        total, queries = seen.shape[1], hidden.shape[1]
+        place = torch.arange(total, device=seen.device)
+        causal = place.unsqueeze(0) <= (place[:queries] + (total - queries)).unsqueeze(1)  # [Q, P + L + S]
+        allowed = causal.unsqueeze(0) & seen.unsqueeze(1)
+        lowest = torch.finfo(hidden.dtype).min
+        return torch.where(allowed, 0.0, lowest).to(hidden.dtype).unsqueeze(1)
+
+
+def left_padded(histories: list[list[int]]) -> torch.Tensor:
+    """Histories of item numbers as int64 [B, L] with PAD on the left."""
+    longest = max(map(len, histories))
+    return torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in histories], dtype=torch.int64)
+
+
+def merged(model: EllmRecommender) -> EllmRecommender:
+    """The model with its adapters added to the weights they adapt; without adapters, itself."""
+    if plain_backbone(model.backbone) is not model.backbone:
+        model.backbone = model.backbone.merge_and_unload()
+    return model
