@@ -13,7 +13,7 @@ from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, file_input, read_manifest, stage_input
 from slmrec.data.dataset import load_dataset
 from slmrec.embeddings import EmbeddingArguments, save_item_embeddings
-from slmrec.encoders.checkpoint import load_encoder
+from slmrec.encoders.registry import load_encoder
 from slmrec.released_pickle import place_rows, read_released_pickle, write_released_pickle
 from slmrec.runtime import run_main
 

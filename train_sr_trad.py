@@ -1,4 +1,4 @@
-"""Stage 1: train a conventional sequential recommender, whose item embeddings the LLM stages read.
+"""Stage 1: train an encoder, a conventional sequential recommender, whose item embeddings the LLM stages read.
 
 python train_sr_trad.py --model sasrec --data runs/beauty/data --output_dir runs/beauty/sasrec
 python train_sr_trad.py --model sasrec --data runs/beauty/data --text runs/beauty/text --output_dir runs/beauty/sasrec_text
@@ -13,9 +13,14 @@ from slmrec.artifacts import Stage, stage_input
 from slmrec.catalogue import save_catalogue
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
-from slmrec.encoders.arguments import EncoderArguments, TrainEncoderArguments
-from slmrec.encoders.checkpoint import save_encoder
-from slmrec.encoders.registry import build_encoder, registered, with_defaults
+from slmrec.encoders.registry import (
+    architecture_arguments,
+    build_encoder,
+    registered,
+    save_encoder,
+    training_arguments,
+    with_defaults,
+)
 from slmrec.runtime import peak_memory_mib, pick_device, run_main, seed_everything
 from slmrec.text.arguments import TextUseArguments
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
@@ -23,12 +28,12 @@ from slmrec.training.text_informed import describe_text, finish_model, open_text
 
 
 def main(arguments: list[str] | None = None) -> None:
-    kinds = (EncoderArguments, TrainEncoderArguments, TextUseArguments, OutputArguments)
+    kinds = (architecture_arguments(), training_arguments(), TextUseArguments, OutputArguments)
     parser = HfArgumentParser(kinds, description=__doc__.splitlines()[0])
     encoder, training, text_use, output = parser.parse_args_into_dataclasses(arguments)
-    defaults = registered(encoder.model)
-    architecture = with_defaults(encoder.model, defaults.architecture, encoder.architecture())
-    settings = LoopSettings(seed=training.seed, **with_defaults(encoder.model, defaults.training, training.settings()))
+    chosen = registered(encoder.model)
+    architecture = with_defaults(encoder.model, chosen.architecture_defaults(), encoder.architecture())
+    settings = LoopSettings(seed=training.seed, **with_defaults(encoder.model, chosen.training_defaults, training.settings()))
     device = pick_device(training.device)
     dataset = load_dataset(training.data)
 

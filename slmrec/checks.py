@@ -11,9 +11,9 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise InputError(f"--{name} {value}: choose one of {', '.join(choices)}")
 
 
-def share_below_one(name: str, value: float) -> None:
+def share_below_one(name: str, value: float | None) -> None:
     """Raise InputError unless `value` is a probability of dropping that leaves something."""
-    if not 0 <= value < 1:
+    if value is not None and not 0 <= value < 1:
         raise InputError(f"--{name} {value}: must be at least 0 and below 1")
 
 
@@ -21,3 +21,9 @@ def at_least(name: str, value: float | None, least: float) -> None:
     """Raise InputError when a number was given and is below `least`."""
     if value is not None and not value >= least:
         raise InputError(f"--{name} {value}: must be at least {least}")
+
+
+def above(name: str, value: float | None, bound: float) -> None:
+    """Raise InputError when a number was given and is not above `bound`."""
+    if value is not None and not value > bound:
+        raise InputError(f"--{name} {value}: must be above {bound}")

@@ -22,7 +22,7 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
     if not Path(directory).is_dir():
         raise InputError(f"{directory}: no such directory")
     if stage == "encoder":  # imported here: evaluating an encoder has no need of the LLM libraries
-        from slmrec.encoders.checkpoint import load_encoder as load
+        from slmrec.encoders.registry import load_encoder as load
     else:
         from slmrec.llm.checkpoint import load_ellmrec as load
     return load(directory).to(device).eval()

@@ -9,8 +9,7 @@ import torch
 import extract_emb
 from slmrec.artifacts import Stage, read_manifest, write_json
 from slmrec.embeddings import load_item_embeddings, save_item_embeddings
-from slmrec.encoders.checkpoint import save_encoder
-from slmrec.encoders.registry import build_encoder
+from slmrec.encoders.registry import build_encoder, save_encoder
 from slmrec.errors import InputError
 from slmrec.released_pickle import place_rows, read_released_pickle, write_released_pickle
 from slmrec.runtime import run_main

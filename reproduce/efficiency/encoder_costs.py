@@ -50,7 +50,7 @@ class CostArguments:
         if self.steps < 1:
             raise InputError(f"--steps {self.steps}: must be at least 1")
         for name in self.models:
-            if not registered(name).training:
+            if not registered(name).training_defaults:
                 raise InputError(f"--models {name}: it only counts and has no training step")
 
 
@@ -64,10 +64,9 @@ class Side:
     def __init__(
         self, name: str, dataset: SequenceDataset, arguments: CostArguments, device: torch.device, pretraining: bool = False
     ):
-        defaults = registered(name)
-        self.settings = LoopSettings(**defaults.training | {"precision": arguments.precision})
+        self.settings = LoopSettings(**registered(name).training_defaults | {"precision": arguments.precision})
         self.pretraining = pretraining
-        self.model = build_encoder(name, dataset.num_items, dataset.num_users, defaults.architecture)
+        self.model = build_encoder(name, dataset.num_items, dataset.num_users, {})
         rows = SplitRows(dataset, "train", self.model.max_length, self.settings.targets)
         self.model.prepare(rows)
         self.model.to(device).train()

@@ -107,11 +107,7 @@ def conventional_seconds(arguments: BenchmarkArguments, workload: Workload, devi
         return torch.inference_mode()(lambda repeat: model.encode(batches[repeat % len(batches)]))
 
     sizes = workload.dataset.num_items, workload.dataset.num_users
-    built = {
-        shown: build_encoder(name, *sizes, ENCODERS[name].architecture).to(device).eval()
-        for name, shown in CONVENTIONAL.items()
-        if name in ENCODERS
-    }
+    built = {shown: build_encoder(name, *sizes, {}).to(device).eval() for name, shown in CONVENTIONAL.items() if name in ENCODERS}
     seconds = in_turn({name: encode(model) for name, model in built.items()}, arguments.repeats, device, "conventional models")
     return {name: float(np.median(values)) / arguments.infer_batch_size for name, values in seconds.items()}
 

@@ -16,8 +16,8 @@ Different from the paper:
   - no L2 penalty by default; dropout also acts on the embeddings that are looked up, as user embeddings learn their few targets
     by heart;
   - one vertical filter starts as a sum of the L items and goes through W and W' unchanged, next to P_u, so that the model first
-    predicts what resembles the latest items. With torch's initial weights and no dropout on embeddings the best MRR on Scientific's
-    validation part was below 0.07 where now it is 0.118 (one seed).
+    predicts what resembles the latest items. With torch's initial weights and no dropout on embeddings the best MRR on
+    Scientific's validation part was below 0.07 where now it is 0.118 (one seed).
 
 Shapes: B rows with T history items in all, of which P positions are predicted from; L = max_length, d = hidden_size,
 n_h horizontal filters of each height, n_v vertical ones.
@@ -25,15 +25,19 @@ n_h horizontal filters of each height, n_v vertical ones.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import nn
 
+from slmrec.checks import at_least
+from slmrec.encoders.encoder import OwnFlag
 from slmrec.encoders.transformer import initialise
 from slmrec.encoders.user_embedding import UserEncoder
 from slmrec.ragged import places, row_ends
 
-# Of each item in the filter that starts as a sum: brings embeddings that start with deviation 0.02 near the unit scale of a hidden
-# state. Our choice; with 0.2 Caser learnt more slowly and less.
+# Of each item in the filter that starts as a sum: brings embeddings that start with deviation 0.02 near the unit scale of a
+# hidden state. Our choice; with 0.2 Caser learnt more slowly and less.
 ITEM_WEIGHT = 4.0
 
 
@@ -50,15 +54,28 @@ class Caser(UserEncoder):
         max_length: L, how many of the latest items are read.
     """
 
+    training_defaults = {
+        "targets": "all",  # Tang and Wang, Section 3: a window at every position
+        "learning_rate": 1e-3,  # released code of Tang and Wang
+        "batch_size": 256,  # as SASRec, users with all their windows; released code of Tang and Wang: 512 windows
+        "num_epochs": 100,  # as SASRec
+        "patience": 5,  # as SASRec
+        "weight_decay": 0.0,  # our choice; released code of Tang and Wang: 1e-6
+        "loss": "ce",  # as SASRec; Tang and Wang, Section 3: bce with three negatives
+        "num_negatives": 3,  # Tang and Wang; counts for the other losses only
+        "precision": "fp32",  # as SASRec
+    }
+
     def __init__(
         self,
         num_items: int,
         num_users: int,
-        hidden_size: int,
-        num_horizontal_filters: int,
-        num_vertical_filters: int,
-        dropout: float,
-        max_length: int,
+        hidden_size: int = 128,  # as SASRec; released code of Tang and Wang: 50
+        # Released code of Tang and Wang, both
+        num_horizontal_filters: Annotated[int, OwnFlag("filters of each height", at_least, 1)] = 16,
+        num_vertical_filters: Annotated[int, OwnFlag("filters over the last items", at_least, 1)] = 4,
+        dropout: float = 0.5,  # Tang and Wang, Section 3, and their released code
+        max_length: int = 5,  # released code of Tang and Wang (their L)
     ):
         super().__init__(num_users)
         self.max_length = max_length

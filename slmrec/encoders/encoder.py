@@ -1,9 +1,10 @@
-"""What a conventional recommender adds to the Recommender contract: how it is trained."""
+"""What an encoder, a conventional sequential recommender, adds to the Recommender contract: its settings and its training."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -18,8 +19,26 @@ if TYPE_CHECKING:  # rows come in ready made: encoders do not depend on the data
 ItemLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+class OwnFlag:
+    """Makes a constructor argument a flag of its own: `weight: Annotated[float, OwnFlag("of ..", at_least, 0)] = 0.1`.
+
+    The sizes that several encoders have need none, they stand in slmrec/encoders/arguments.py.
+
+    Args:
+        help: what it is, for `-h`.
+        check: one of slmrec.checks, called with the flag's name, its value and the bounds.
+    """
+
+    def __init__(self, help: str, check: Callable[..., None], *bounds: float):
+        self.help = help
+        self.check = lambda name, value: check(name, value, *bounds)
+
+
 class Encoder(Recommender):
-    """A conventional sequential recommender.
+    """A conventional sequential recommender whose item embeddings the LLM stages can read.
+
+    Its constructor takes `num_items`, where it knows users `num_users`, and its settings, each of which is a flag of
+    train_sr_trad.py: the default and where that comes from stand there, and nowhere else.
 
     A subclass makes `item_embedding` and implements `encode_positions`; where it cannot predict at every position, it overrides
     `encode`, and where it scores with other item vectors, `item_matrix`. A model with an objective of its own (cloze, contrastive
@@ -29,7 +48,21 @@ class Encoder(Recommender):
     Randomness of a forward pass must come from torch's global generator, which is what the training loop saves and restores.
     """
 
+    training_defaults: ClassVar[dict[str, int | float | str]] = {}  # of the training flags; none: it counts and is not trained
+    knows_users: ClassVar[bool] = False
     item_embedding: nn.Embedding
+
+    @classmethod
+    def architecture_defaults(cls) -> dict[str, int | float]:
+        """Its settings: every constructor argument but the numbers of items and users, with its default."""
+        parameters = inspect.signature(cls).parameters.values()
+        return {given.name: given.default for given in parameters if given.name not in ("num_items", "num_users")}
+
+    @classmethod
+    def own_flags(cls) -> dict[str, tuple[type, OwnFlag]]:
+        """Type and description of those of its settings that are flags of its own."""
+        hints = {name: get_args(hint) for name, hint in get_type_hints(cls.__init__, include_extras=True).items()}
+        return {name: tuple(parts) for name, parts in hints.items() if parts and isinstance(parts[-1], OwnFlag)}
 
     def item_matrix(self) -> torch.Tensor:
         return self.item_embedding.weight

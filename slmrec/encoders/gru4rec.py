@@ -43,7 +43,26 @@ class GRU4Rec(Encoder):
         max_length: how many of the latest items are read.
     """
 
-    def __init__(self, num_items: int, hidden_size: int, num_layers: int, dropout: float, max_length: int):
+    training_defaults = {
+        "targets": "all",  # Hidasi et al., Section 3: the output after each item is the next one
+        "learning_rate": 1e-3,  # our choice, for Adam
+        "batch_size": 256,  # as SASRec
+        "num_epochs": 100,  # as SASRec
+        "patience": 5,  # as SASRec
+        "weight_decay": 0.0,  # as SASRec
+        "loss": "ce",  # as SASRec; Hidasi et al.: bpr and top1
+        "num_negatives": 1,  # counts for the other losses only
+        "precision": "fp32",  # as SASRec
+    }
+
+    def __init__(
+        self,
+        num_items: int,
+        hidden_size: int = 128,  # as SASRec; Hidasi et al., Section 4.2: 100 units
+        num_layers: int = 1,  # Hidasi et al., Section 4.2: more layers did not help
+        dropout: float = 0.5,  # our choice, as SASRec; Hidasi et al., Table 2: 0 to 0.5 by loss and data set
+        max_length: int = 30,  # as SASRec
+    ):
         super().__init__()
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)

@@ -41,7 +41,26 @@ class HGN(UserEncoder):
         max_length: L, how many of the latest items are read.
     """
 
-    def __init__(self, num_items: int, num_users: int, hidden_size: int, dropout: float, max_length: int):
+    training_defaults = {
+        "targets": "all",  # Ma et al. slide their window over the whole training part
+        "learning_rate": 1e-3,  # Ma et al.
+        "batch_size": 256,  # as SASRec, in users; Ma et al.: 4096 windows
+        "num_epochs": 100,  # as SASRec
+        "patience": 5,  # as SASRec
+        "weight_decay": 0.0,  # our choice; Ma et al.: 0.001, for bpr
+        "loss": "ce",  # as SASRec, for like terms; Ma et al.: bpr
+        "num_negatives": 1,  # counts for the other losses only
+        "precision": "fp32",  # as SASRec
+    }
+
+    def __init__(
+        self,
+        num_items: int,
+        num_users: int,
+        hidden_size: int = 128,  # as SASRec; Ma et al.: 50
+        dropout: float = 0.5,  # our choice, in place of their L2 penalty, as these data sets are sparse
+        max_length: int = 30,  # as SASRec; Ma et al.: 5, with the 3 items after it as targets
+    ):
         super().__init__(num_users)
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)

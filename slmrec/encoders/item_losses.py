@@ -1,4 +1,4 @@
-"""Next-item losses of conventional recommenders: cross-entropy over the whole catalogue, or against drawn negatives.
+"""Next-item losses of the encoders: cross-entropy over the whole catalogue, or against drawn negatives.
 
 Shapes: T predictions, d the width of the item space, N items, K negatives per prediction. A negative is any item but the target,
 uniform; that a user may have bought it is not looked at, which at these catalogue sizes changes one negative in a thousand.
@@ -16,7 +16,7 @@ from slmrec.encoders.encoder import ItemLoss
 
 
 def choose_item_loss(name: str, num_negatives: int, precision: str = "fp32") -> ItemLoss:
-    """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one of config.ITEM_LOSSES.
+    """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one of ITEM_LOSSES.
 
     ce: cross-entropy over all items. bce: binary cross-entropy of the target and its negatives (Kang and McAuley 2018, Eq. 7).
     bpr: -log sigmoid(target - negative) (Rendle et al. 2009). sampled: cross-entropy among the target and its negatives.

@@ -23,11 +23,14 @@ Shapes: B rows with T history items in all, packed into R rows of W slots; d = h
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.encoders.encoder import Encoder
+from slmrec.checks import at_least
+from slmrec.encoders.encoder import Encoder, OwnFlag
 from slmrec.encoders.transformer import Block, initialise
 from slmrec.packing import Packing, pack_rows
 from slmrec.ragged import places_from_end
@@ -46,15 +49,28 @@ class LightSANs(Encoder):
         max_length: L, how many of the latest items are read.
     """
 
+    training_defaults = {
+        "targets": "all",  # Fan et al. train on every prefix
+        "learning_rate": 1e-3,  # as SASRec; Fan et al.: 0.003 with batches of 1024
+        "batch_size": 256,  # as SASRec
+        "num_epochs": 100,  # as SASRec
+        "patience": 5,  # as SASRec
+        "weight_decay": 0.0,  # as SASRec
+        "loss": "ce",  # Fan et al.
+        "num_negatives": 1,  # counts for the other losses only
+        "precision": "fp32",  # as SASRec
+    }
+
     def __init__(
         self,
         num_items: int,
-        hidden_size: int,
-        num_layers: int,
-        num_heads: int,
-        num_interests: int,
-        dropout: float,
-        max_length: int,
+        hidden_size: int = 128,  # as SASRec; Fan et al.: 64
+        num_layers: int = 2,  # Fan et al.
+        num_heads: int = 2,  # Fan et al.
+        # Default of the authors' code; Fan et al.: 10 to 20 for sequences of 100 to 200 items
+        num_interests: Annotated[int, OwnFlag("rank of the decomposed attention", at_least, 1)] = 5,
+        dropout: float = 0.5,  # Fan et al., for their sparse data sets
+        max_length: int = 30,  # as SASRec
     ):
         super().__init__()
         self.max_length = max_length

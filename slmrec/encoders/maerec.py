@@ -31,13 +31,14 @@ Shapes: B rows with T history items in all, N items, d = hidden_size, L graph la
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slmrec.encoders.encoder import ItemLoss
+from slmrec.checks import at_least, share_below_one
+from slmrec.encoders.encoder import OwnFlag, ItemLoss
 from slmrec.encoders.item_graph import ItemGraph, transitions
 from slmrec.encoders.sasrec import SASRec
 from slmrec.errors import InputError
@@ -58,23 +59,36 @@ class MAERec(SASRec):
 
     Args:
         num_graph_layers: L.
-        mask_probability: share of the items that are anchors (at least one is).
-        reconstruction_weight, contrast_weight: of L_con and L_mask.
-        others: as SASRec's.
+        others: as SASRec's, and see their flags.
     """
+
+    training_defaults = {
+        "targets": "all",  # Ye et al. (every position of a sequence)
+        "learning_rate": 1e-3,  # released code of Ye et al.
+        "batch_size": 256,  # released code of Ye et al.
+        "num_epochs": 100,  # as SASRec
+        "patience": 5,  # as SASRec
+        "weight_decay": 0.0,  # as SASRec; released code of Ye et al.: 1e-6 times the squared weights
+        "loss": "ce",  # as SASRec; released code of Ye et al.: bce with one negative
+        "num_negatives": 1,  # counts for the other losses only
+        "precision": "fp32",  # as SASRec
+    }
 
     def __init__(
         self,
         num_items: int,
-        hidden_size: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float,
-        max_length: int,
-        num_graph_layers: int,
-        mask_probability: float,
-        reconstruction_weight: float,
-        contrast_weight: float,
+        hidden_size: int = 128,  # as SASRec; released code of Ye et al.: 32
+        num_layers: int = 2,  # released code of Ye et al.
+        num_heads: int = 2,  # as SASRec; released code of Ye et al.: 4
+        dropout: float = 0.5,  # as SASRec; released code of Ye et al.: 0.3
+        max_length: int = 30,  # as SASRec; released code of Ye et al.: 50
+        num_graph_layers: Annotated[int, OwnFlag("layers of the graph encoder", at_least, 1)] = 2,  # released code of Ye et al.
+        # Released code of Ye et al.: 50 anchors, among 54,756 items of its books data
+        mask_probability: Annotated[float, OwnFlag("share of items that are anchors", share_below_one)] = 0.001,
+        # Our choice, for a mean; released code of Ye et al.: 1, for a sum over edges
+        reconstruction_weight: Annotated[float, OwnFlag("weight of reconstructing masked edges, L_con", at_least, 0)] = 0.1,
+        # Released code of Ye et al., where the reward sets it to 0.2 at times
+        contrast_weight: Annotated[float, OwnFlag("weight of learning to mask, L_mask", at_least, 0)] = 1.0,
     ):
         super().__init__(num_items, hidden_size, num_layers, num_heads, dropout, max_length)
         self.num_graph_layers = num_graph_layers

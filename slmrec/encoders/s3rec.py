@@ -26,7 +26,7 @@ Different from the paper:
     results, which are with all of them, are no reference;
   - pretraining reads training histories, as fine-tuning does: of a user's training part all but the last item, which is only a
     target. Validation and test items are in neither. It lasts 2 epochs by default (paper: 100; more was worse,
-    see registry.py);
+    see below);
   - Transformer block, initial weights and positions (counted from the end, in both stages) are those of sasrec.py.
 
 Shapes: B rows with T history items in all; d = hidden_size.
@@ -35,14 +35,16 @@ Shapes: B rows with T history items in all; d = hidden_size.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.checks import at_least, share_below_one
 from slmrec.encoders.attribute_prediction import AttributePrediction
+from slmrec.encoders.encoder import OwnFlag
 from slmrec.encoders.sasrec import SASRec
 from slmrec.encoders.transformer import INITIAL_STD
 from slmrec.ragged import places, row_ends
@@ -60,25 +62,41 @@ class S3Rec(SASRec):
 
     Args:
         num_items, hidden_size, num_layers, num_heads, dropout, max_length: see `SASRec`.
-        mask_probability: of an item but the last to be masked for masked item prediction.
-        segment_weight, associated_attribute_weight, masked_attribute_weight: of those objectives beside masked item prediction.
+        others: see their flags.
 
     How many attributes there are is known from the data alone, so `prepare` makes the weights that tell them, and loading takes
     their number from the file.
     """
 
+    training_defaults = {
+        "targets": "all",  # as SASRec
+        "learning_rate": 1e-3,  # Zhou et al.
+        "batch_size": 256,  # Zhou et al. for fine-tuning (200 for pretraining)
+        # Our choice; Zhou et al.: up to 100. The best MRR on Scientific's validation part was 0.143 after 1, 0.145 after 2 and
+        # 0.135 after 10 epochs (one seed).
+        "pretrain_epochs": 2,
+        "num_epochs": 100,  # as SASRec
+        "patience": 5,  # as SASRec
+        "weight_decay": 0.0,  # as SASRec
+        "loss": "ce",  # as SASRec; Zhou et al.: pairwise with one negative. Pretraining has its own, see above
+        "num_negatives": 1,  # counts for the other losses only
+        "precision": "fp32",  # as SASRec
+    }
+
     def __init__(
         self,
         num_items: int,
-        hidden_size: int,
-        num_layers: int,
-        num_heads: int,
-        dropout: float,
-        max_length: int,
-        mask_probability: float,
-        segment_weight: float,
-        associated_attribute_weight: float,
-        masked_attribute_weight: float,
+        hidden_size: int = 128,  # as SASRec; Zhou et al.: 64
+        num_layers: int = 2,  # Zhou et al.
+        num_heads: int = 2,  # Zhou et al.
+        dropout: float = 0.5,  # as SASRec, and the authors' code
+        max_length: int = 30,  # as SASRec; Zhou et al.: 50
+        # Zhou et al.
+        mask_probability: Annotated[float, OwnFlag("share of items masked in pretraining", share_below_one)] = 0.2,
+        # Zhou et al., Section 5.1.4, beside 1.0 for masked items; those of attributes count where there are any
+        segment_weight: Annotated[float, OwnFlag("weight of segment prediction in pretraining", at_least, 0)] = 0.5,
+        associated_attribute_weight: Annotated[float, OwnFlag("weight of items' attributes, if any", at_least, 0)] = 0.2,
+        masked_attribute_weight: Annotated[float, OwnFlag("weight of masked items' attributes, if any", at_least, 0)] = 1.0,
     ):
         super().__init__(num_items, hidden_size, num_layers, num_heads, dropout, max_length)
         self.mask_probability, self.segment_weight = mask_probability, segment_weight

@@ -34,7 +34,27 @@ class SASRec(SelfAttentive):
         max_length: how many of the latest items are read.
     """
 
-    def __init__(self, num_items: int, hidden_size: int, num_layers: int, num_heads: int, dropout: float, max_length: int):
+    training_defaults = {
+        "targets": "all",  # Kang and McAuley, Section 3.5 (their Eq. 7 sums over positions)
+        "learning_rate": 1e-3,  # Kang and McAuley, Section 4.2; released code (2025)
+        "batch_size": 256,  # paper, Table 5
+        "num_epochs": 100,  # a bound that early stopping is not meant to reach: 15 epochs on Beauty, the best after 10
+        "patience": 5,  # our choice
+        "weight_decay": 0.0,  # none in Kang and McAuley
+        "loss": "ce",  # paper, Section 2 (Klenitskiy and Vasilev 2023); Kang and McAuley: bce with one negative
+        "num_negatives": 1,  # counts for the other losses only
+        "precision": "fp32",  # our choice; bf16 is mixed precision
+    }
+
+    def __init__(
+        self,
+        num_items: int,
+        hidden_size: int = 128,  # paper, Section 5.1
+        num_layers: int = 2,  # paper, Section 5.1
+        num_heads: int = 2,  # our choice, as is usual in re-implementations; not tuned
+        dropout: float = 0.5,  # Kang and McAuley, Section 4.2, for their sparse Amazon data sets
+        max_length: int = 30,  # released code, which feeds the LLM 30 items
+    ):
         super().__init__()
         self.max_length = max_length
         self.item_embedding = nn.Embedding(num_items + 1, hidden_size, padding_idx=0)

@@ -2,9 +2,9 @@
 
 Layer normalisation stands after each residual sum (Vaswani et al. 2017); the feed-forward network is 4d wide with GELU
 (Devlin et al. 2019). Queries, keys and the feed-forward network start small, values and attention outputs as identities: a
-slot first adds the mean of the items it sees to its own, so that the item embeddings, which also score, learn from the first step
-on. With small random weights in their place SASRec's best MRR on Scientific's validation part was 0.133 instead of 0.143, and BERT4Rec's 0.086
-after 20 epochs instead of 0.128, everything else alike (one seed).
+slot first adds the mean of the items it sees to its own, so that the item embeddings, which also score, learn from the first
+step on. With small random weights in their place SASRec's best MRR on Scientific's validation part was 0.133 instead of 0.143,
+and BERT4Rec's 0.086 after 20 epochs instead of 0.128, everything else alike (one seed).
 What a slot may look at is the mask's matter: earlier slots in SASRec, the whole row in BERT4Rec.
 
 Shapes: T items of all rows, packed into R rows of W slots; d = hidden_size, H heads.

@@ -20,6 +20,7 @@ class UserEncoder(Encoder):
         trained_users: bool [U], part of the state; true for users with a training row, and for all before `prepare`.
     """
 
+    knows_users = True
     user_embedding: nn.Embedding
 
     def __init__(self, num_users: int):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from slmrec.artifacts import require_same_item_map, stage_input
 from slmrec.checks import at_least
 from slmrec.embeddings import load_item_embeddings
-from slmrec.encoders.checkpoint import load_encoder
 from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.registry import load_encoder
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.ellmrec import EllmModel

@@ -11,9 +11,8 @@ from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.embeddings import load_item_embeddings
-from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.item_losses import choose_item_loss
-from slmrec.encoders.registry import ENCODERS, TRAINED
+from slmrec.encoders.registry import ENCODERS, TRAINED, load_encoder, save_encoder
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training import encoder_loop
@@ -195,8 +194,8 @@ SLOW = {"hidden_size": 32, "last_mask_share": 0.8, "learning_rate": 0.005, "batc
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "maerec"])  # test_maerec.py: it needs validation
 def test_learns_a_cycle_by_heart(make_encoder, cycle, tmp_path, keep_last_epoch, name, targets):
     values, entry = LEARNING | {"bert4rec": SLOW, "s3rec": {"pretrain_epochs": 8}}.get(name, {}), ENCODERS[name]
-    sizes = {key: value for key, value in values.items() if key in entry.architecture}
-    training = {key: value for key, value in values.items() if key in entry.training}
+    sizes = {key: value for key, value in values.items() if key in entry.architecture_defaults()}
+    training = {key: value for key, value in values.items() if key in entry.training_defaults}
     model = make_encoder(name, cycle.num_items, cycle.num_users, **sizes)
     train_encoder(model, cycle, settings_of(name, targets=targets, **training), tmp_path, CPU)
     if not entry.knows_users:
@@ -245,7 +244,7 @@ def test_weights_for_another_catalogue_are_refused(prepared, architectures, tmp_
         load_encoder(directory)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if "num_heads" in ENCODERS[name].architecture])
+@pytest.mark.parametrize("name", [name for name in ALL if "num_heads" in ENCODERS[name].architecture_defaults()])
 def test_heads_must_divide_the_width(make_encoder, name):
     with pytest.raises(InputError, match="--hidden_size 10 .* --num_heads 4"):
         make_encoder(name, hidden_size=10, num_heads=4)

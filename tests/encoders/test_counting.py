@@ -10,8 +10,8 @@ import train_sr_trad
 from slmrec.artifacts import Stage, write_json
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
-from slmrec.encoders.checkpoint import load_encoder, save_encoder
 from slmrec.encoders.counting import Markov, Popularity
+from slmrec.encoders.registry import load_encoder, save_encoder
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training.encoder_loop import LoopSettings, train_encoder

@@ -10,7 +10,7 @@ from slmrec.artifacts import Stage
 from slmrec.data.attributes import ItemAttributes
 from slmrec.data.batches import SplitRows
 from slmrec.encoders import s3rec
-from slmrec.encoders.checkpoint import load_encoder, save_encoder
+from slmrec.encoders.registry import load_encoder, save_encoder
 from slmrec.encoders.s3rec import S3Rec, contrast, draw_segments
 from slmrec.training import encoder_loop
 from slmrec.training.encoder_loop import LoopSettings, train_encoder

@@ -8,8 +8,7 @@ import torch
 
 import train_sr_trad
 from slmrec.artifacts import Stage, read_manifest, write_json
-from slmrec.encoders.checkpoint import load_encoder
-from slmrec.encoders.registry import ENCODERS
+from slmrec.encoders.registry import ENCODERS, load_encoder
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 from slmrec.training import encoder_loop

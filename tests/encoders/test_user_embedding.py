@@ -4,8 +4,7 @@ import torch
 from safetensors.torch import load_file
 
 from slmrec.data.batches import SplitRows
-from slmrec.encoders.checkpoint import WEIGHTS, save_encoder
-from slmrec.encoders.registry import ENCODERS
+from slmrec.encoders.registry import ENCODERS, WEIGHTS, save_encoder
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
 

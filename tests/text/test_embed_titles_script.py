@@ -12,7 +12,7 @@ import train_sr_trad
 from slmrec.artifacts import Stage, read_manifest, write_json
 from slmrec.data.attributes import ItemAttributes, save_attributes
 from slmrec.embeddings import load_text_vectors
-from slmrec.encoders.checkpoint import load_encoder
+from slmrec.encoders.registry import load_encoder
 from slmrec.errors import InputError
 from slmrec.text.titles import item_texts
 

@@ -11,7 +11,7 @@ import finetune
 import train_sr_trad
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
-from slmrec.encoders.checkpoint import load_encoder
+from slmrec.encoders.registry import load_encoder
 from slmrec.errors import InputError
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.training.guide import GuideArguments, GuidedObjective, squared_distance
