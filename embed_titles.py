@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
         vectors = embed(distinct, args, checkpoint)[[place[text] for text in texts if text]]
         save_text_vectors(fill_missing(known, vectors), stage.path)
         stage.metrics = {"items": len(texts), "without_text": int((~known).sum()), "width": vectors.shape[1]}
-    missing = f", {len(texts) - known.sum()} of them without a title, which get the mean" if not known.all() else ""
-    print(f"{output.output_dir}: {len(texts)} items{missing}; {args.encoder}, width {vectors.shape[1]}")
+        missing = f", {len(texts) - known.sum()} of them without a title, which get the mean" if not known.all() else ""
+        stage.result = f"{len(texts)} items{missing}; {args.encoder}, width {vectors.shape[1]}"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
 from slmrec.open_model import MODEL_STAGES, data_directory, load_recommender
+from slmrec.progress import in_pipeline
 from slmrec.runtime import pick_device, run_main
 
 COLUMNS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
@@ -45,7 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
         np.savez_compressed(stage.path / "ranks.npz", users=np.arange(dataset.num_users), **evaluation.ranks)
         stage.metrics = {args.split: evaluation.metrics}
-    print_table(args, dataset, evaluation, stage.output_dir)
+        found = [f"{100 * metrics['MRR']:.2f} among {rivals(metrics)}" for metrics in evaluation.metrics.values()]
+        stage.result, stage.count = f"{args.split} MRR {', '.join(found)}", f"{dataset.num_users} users"
+    if not in_pipeline():  # which shows all models in one table at its end
+        print_table(args, dataset, evaluation, stage.output_dir)
 
 
 def open_stage(args: EvaluationArguments, data: str | Path, dataset: SequenceDataset) -> Stage:
@@ -64,14 +68,18 @@ def open_stage(args: EvaluationArguments, data: str | Path, dataset: SequenceDat
     )
 
 
+def rivals(metrics: dict) -> str:
+    """What a target was ranked among."""
+    return f"all {metrics['items']} items" if "items" in metrics else f"1 + {metrics['candidates']} candidates"
+
+
 def print_table(args: EvaluationArguments, dataset: SequenceDataset, evaluation: Evaluation, output_dir: Path) -> None:
     """Metrics in percent, one line for each way of ranking."""
     label = " on SYNTHETIC data (made by the demo generator, not real reviews)" if dataset.stats.get("synthetic") else ""
     print(f"{args.model}: {args.split} split, {dataset.num_users} users, in percent{label}")
     print(f"{'ranked among':<22}" + "".join(f"{name:>9}" for name in COLUMNS))
-    for name, metrics in evaluation.metrics.items():
-        rivals = f"all {metrics['items']} items" if name == "full" else f"1 + {metrics['candidates']} candidates"
-        print(f"{rivals:<22}" + "".join(f"{100 * metrics[column]:9.2f}" for column in COLUMNS))
+    for metrics in evaluation.metrics.values():
+        print(f"{rivals(metrics):<22}" + "".join(f"{100 * metrics[column]:9.2f}" for column in COLUMNS))
     print(", ".join(f"{part} {seconds:.1f} s" for part, seconds in evaluation.seconds.items()) + f"; written to {output_dir}")
 
 

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         save_item_embeddings(table, stage.path)
         if source.pickle:
             write_released_pickle(table, stage.path / PICKLE)
-    print(f"{output.output_dir}: {len(table) - 1} items, width {table.shape[1]}")
+        stage.result = f"{len(table) - 1} items, width {table.shape[1]}"
 
 
 if __name__ == "__main__":

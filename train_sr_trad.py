@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed_everything(settings.seed)
         model = build_encoder(encoder.model, architecture=architecture, **sizes)
         prepare_model(model, text)
-        history = train_encoder(model, dataset, settings, stage.path, device)
+        history = train_encoder(model, dataset, settings, stage.path, device, training.report_to)
         from_text = finish_model(model, text, SplitRows(dataset, "train", model.max_length, settings.targets))
         save_encoder(model, stage.path)
         save_catalogue(training.data, stage.path)
@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
             **({"items_from_text": from_text} if text else {}),
             "history": history,
         }
-    print(f"{output.output_dir}: {encoder.model}, validation MRR {best['valid_MRR']:.4f} after epoch {best['epoch']}")
+        stage.result = f"best validation MRR {best['valid_MRR']:.3f} at epoch {best['epoch']}"
+        stage.count = f"{len(history)}/{settings.pretrain_epochs + settings.num_epochs} epochs"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from slmrec import progress
 from slmrec.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -121,6 +122,7 @@ class Stage:
         with stage:
             ...                       # write files into stage.path
             stage.metrics = {...}     # optional, becomes metrics.json
+            stage.result = "..."      # for the stage's line on the terminal, beside stage.count ("110/110 steps")
 
     `config` is everything that determines the result (plain JSON values), `inputs` maps a name to `stage_input(...)` or
     `file_input(...)`. A finished directory with the same configuration and inputs is up to date; another run's is an InputError
@@ -130,6 +132,7 @@ class Stage:
 
     def __init__(self, name, output_dir, config, inputs, *, overwrite=False, resumable=False, item_map=None, seed=None):
         self.name, self.output_dir = name, Path(output_dir)
+        progress.begin(str(output_dir))
         self.config, self.inputs = json.loads(json.dumps(config)), inputs
         self.item_map, self.seed, self.resumable, self.overwrite = item_map, seed, resumable, overwrite
         for described in inputs.values():
@@ -138,11 +141,12 @@ class Stage:
                 raise InputError(f"{output_dir}: writing this stage here would replace its own input {source}")
         self.path = self.output_dir.with_name(self.output_dir.name + ".partial")
         self.metrics: dict | None = None
+        self.result = self.count = ""
         self.device = "cpu"
         self.resumed = False
         self.up_to_date = self._finished_before()
         if self.up_to_date:
-            print(f"{self.output_dir}: up to date", flush=True)
+            progress.say(f"{progress.head()}up to date")
 
     # -- what is there already -----------------------------------------------------------------------------------------------
 
@@ -186,6 +190,8 @@ class Stage:
     def __exit__(self, kind, error, traceback) -> None:
         if kind is None:
             self._finish()
+            if self.result:
+                progress.finish(self.result, self.count)
         elif not (self.resumable and any(self.path.glob("checkpoint*"))):
             shutil.rmtree(self.path)  # nothing half-written stays behind; a killed process is handled by the next __enter__
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from slmrec.errors import InputError
 
 
@@ -27,3 +29,10 @@ def above(name: str, value: float | None, bound: float) -> None:
     """Raise InputError when a number was given and is not above `bound`."""
     if value is not None and not value > bound:
         raise InputError(f"--{name} {value}: must be above {bound}")
+
+
+def report_target(value: str) -> None:
+    """Raise InputError unless `value` of --report_to can be served here."""
+    one_of("report_to", value, ("none", "tensorboard", "wandb"))
+    if value != "none" and find_spec(value) is None:
+        raise InputError(f"--report_to {value}: the package {value} is not installed (pip install {value})")

@@ -13,18 +13,31 @@ from pathlib import Path
 import numpy as np
 
 from slmrec.errors import InputError
+from slmrec.progress import LogLines, clear_line
 
 STATUS = Path("/proc/self/status")
 
 
 def run_main(main: Callable[[list[str] | None], None]) -> None:
     """Run an entry point: an InputError becomes one line on stderr and exit status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogLines()])
+    quiet_libraries()
     try:
         main(None)
     except InputError as error:
+        clear_line()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def quiet_libraries() -> None:
+    """Leave the terminal to this project's own lines: transformers shows bars and reports for each file that it reads or writes."""
+    if "transformers" not in sys.modules:  # a stage that has not imported it has no need of it
+        return
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
 
 
 def seed_everything(seed: int) -> None:

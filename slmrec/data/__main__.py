@@ -80,6 +80,14 @@ def process(args: DataArguments, stage: Stage) -> dict:
     return stats
 
 
+def in_one_line(stats: dict) -> str:
+    """What is left, and how many actions each rule removed."""
+    left = ", ".join(f"{stats[name]:,} {name}" for name in ("users", "items", "interactions"))
+    removed = ", ".join(f"{rule} {rows:,}" for rule, rows in stats["dropped"].items() if rule != "order")
+    removed = f"; removed of {sum(stats['dropped'].values()) + stats['interactions']:,}: {removed}" if removed else ""
+    return f"{'synthetic: ' if stats['synthetic'] else ''}{left}{removed}"
+
+
 def main(argv: list[str] | None = None) -> None:
     args, output = HfArgumentParser((DataArguments, OutputArguments)).parse_args_into_dataclasses(argv)
     inputs = {name: file_input(path) for name, path in args.files().items()}
@@ -88,9 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     if stage.up_to_date:
         return
     with stage:
-        stats = process(args, stage)
-    label = "synthetic: " if stats["synthetic"] else ""
-    print(f"{output.output_dir}: {label}{stats['users']} users, {stats['items']} items, {stats['interactions']} interactions")
+        stage.result = in_one_line(process(args, stage))
 
 
 if __name__ == "__main__":

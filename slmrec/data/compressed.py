@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from isal import igzip, isal_zlib
-from tqdm import tqdm
 
 from slmrec.errors import InputError
+from slmrec.progress import Counter
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 8 << 20  # larger ones leave the cache and cost twice the time
@@ -50,13 +50,13 @@ def line_blocks(path: str | Path) -> Iterator[bytes]:
     with (
         open_binary(path) as (stream, file),
         ThreadPoolExecutor(1) as reader,
-        tqdm(total=os.path.getsize(path), desc=Path(path).name, unit="B", unit_scale=True, disable=None) as bar,
+        Counter(Path(path).name, os.path.getsize(path), unit="B") as counter,
     ):
         read = partial(read_lines, stream)
         pending = reader.submit(read)
         while block := pending.result():
             pending = reader.submit(read)
-            bar.update(file.tell() - bar.n)
+            counter.update(file.tell() - counter.done)
             yield block
 
 

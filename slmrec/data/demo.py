@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
@@ -179,7 +178,7 @@ def draw_rows(shop: Shop, num_users: int) -> list[tuple]:
     lengths = 5 + rng.geometric(1 / 5, size=num_users)
     casual = rng.integers(1, 5, size=len(names) - num_users)
     rows = []
-    for name, length in zip(tqdm(names, desc="users", disable=None), np.concatenate([lengths, casual])):
+    for name, length in zip(names, np.concatenate([lengths, casual])):
         rows += user_rows(shop, name, int(min(length, 50)))
     return rows + rare_rows(shop, names)
 
@@ -245,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     with stage:
         write_demo(stage.path, args.seed, args.num_users, args.num_items)
-    print(f"{output.output_dir}: synthetic reviews in {REVIEWS}, titles and categories in {META}")
+        stage.result = f"synthetic reviews in {REVIEWS}, titles and categories in {META}"
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 import polars as pl
-from tqdm import tqdm
 
 from slmrec.data.interactions import Interactions
 from slmrec.errors import InputError
+from slmrec.progress import track
 
 PAPER_RATING = 3.0  # Section 5.1: positive feedback is a rating above 3
 RELEASED_RATING = 3.0  # released notebook: a rating of at least 3
@@ -116,7 +116,7 @@ def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
     Raises InputError, saying what each rule dropped, when nothing is left.
     """
     dropped, rows_before = {}, frame.height
-    for rule in tqdm(rules, desc="filtering", disable=None):
+    for rule in track(rules, "filtering", len(rules), "rules"):
         if rule.skipped:
             continue
         left = rule.apply(frame)

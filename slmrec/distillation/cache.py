@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 from slmrec.errors import InputError
+from slmrec.progress import Counter, say
 from slmrec.ragged import indices, row_starts
 
 if TYPE_CHECKING:  # rows come in ready made: distillation does not depend on the data stage
@@ -145,7 +145,7 @@ def _only_one_fills(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{directory}: another run is filling this cache of teacher states, waiting for it", flush=True)
+            say(f"{directory}: another run is filling this cache of teacher states, waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -158,7 +158,7 @@ def _reserve(directory: Path, key: CacheKey, rows: SplitRows) -> int:
     what = f"{needed / GIB:.2f} GiB for teacher states of {shape[0]:,} positions x {shape[1]} blocks x {shape[2]} {key.dtype}"
     if needed > free:
         raise InputError(f"--teacher_cache {directory}: {what} do not fit, {free / GIB:.2f} GiB are free")
-    print(f"{directory}: {what} ({free / GIB:.2f} GiB are free)", flush=True)
+    say(f"{directory}: {what} ({free / GIB:.2f} GiB are free)")
     states = np.lib.format.open_memmap(directory / STATES, mode="w+", dtype=dtype, shape=shape)
     del states
     with open(directory / STATES, "r+b") as stream:  # a sparse file would fail in the middle of training, with a bus error
@@ -173,7 +173,7 @@ def _fill(directory: Path, key: CacheKey, rows: SplitRows, teacher: FrozenTeache
     ends = np.cumsum(positions_per_row(rows))
     device = teacher.model.item_embeddings.device
     recorded = time.monotonic()
-    with tqdm(total=len(rows), initial=written, desc="teacher states", unit="row", disable=None) as progress:
+    with Counter("teacher states", len(rows), initial=written, unit="rows of teacher states") as progress:
         while written < len(rows):
             chosen = np.arange(written, min(written + batch_size, len(rows)))
             batch = {name: tensor.to(device) for name, tensor in rows.collate(chosen).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from slmrec.checks import at_least, one_of, share_below_one
+from slmrec.checks import at_least, one_of, report_target, share_below_one
 from slmrec.errors import InputError
 
 ENCODERS_OWN = "; default: the encoder's own"  # slmrec/encoders/registry.py puts the values in its place
@@ -62,8 +62,10 @@ class TrainEncoderArguments:
     )
     seed: int = field(default=0, metadata={"help": "of the weights, the dropout and the order of users"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
+    report_to: str = field(default="tensorboard", metadata={"help": "where the curves go: none, tensorboard or wandb"})
 
     def __post_init__(self):
+        report_target(self.report_to)
         if self.precision is not None:
             one_of("precision", self.precision, ("fp32", "bf16"))
         if self.targets is not None:
@@ -82,4 +84,4 @@ class TrainEncoderArguments:
 
     def settings(self) -> dict:
         """The flags that have a default per model; None where not given."""
-        return {name: value for name, value in vars(self).items() if name not in ("data", "seed", "device")}
+        return {name: value for name, value in vars(self).items() if name not in ("data", "seed", "device", "report_to")}

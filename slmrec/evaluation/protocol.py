@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from slmrec.data.batches import SplitRows
 from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import summarise
+from slmrec.progress import Counter
 from slmrec.ragged import row_numbers
 from slmrec.recommender import Recommender
 
@@ -80,8 +80,9 @@ def evaluate_recommender(
     rankings = {"sampled": _SampledRanking(dataset, split, seed, num_candidates, seconds)} if sampled else {}
     rankings |= {"full": _FullRanking(dataset, split, seconds)} if full_ranking else {}
     order = np.argsort(-rows.lengths, kind="stable")  # like lengths together: little padding; the longest show their memory first
-    with _evaluating(model), torch.inference_mode():
-        for start in tqdm(range(0, len(order), batch_size), desc=f"ranking {split}", disable=None if progress else True):
+    counter = Counter(f"ranking {split}", len(order), unit="users", shown=progress)
+    with _evaluating(model), torch.inference_mode(), counter:
+        for start in range(0, len(order), batch_size):
             batch = rows.collate(order[start : start + batch_size])
             users = batch["users"].numpy()
             with _timed(seconds, "encode"):
@@ -90,6 +91,7 @@ def evaluate_recommender(
                 _require_finite(vectors, users, "user vector")
             for ranking in rankings.values():
                 ranking.add(model, users, vectors, on_device["targets"])
+            counter.update(len(users))
     metrics = {name: ranking.metrics() for name, ranking in rankings.items()}
     return Evaluation(metrics, {name: ranking.ranks for name, ranking in rankings.items()}, seconds)
 

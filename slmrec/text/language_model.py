@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from slmrec.artifacts import file_sha256, json_sha256, read_json
 from slmrec.errors import InputError
+from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of a sentence-transformers checkpoint
@@ -76,7 +76,7 @@ def embed_texts(
     model.to(place)
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
-    with tqdm(total=len(texts), desc="titles", unit="title", disable=None) as progress:
+    with Counter("embedding titles", len(texts), unit="titles") as progress:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             tokens = tokenizer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from slmrec.checks import one_of
+from slmrec.checks import one_of, report_target
 from slmrec.errors import InputError
 
 
@@ -33,6 +33,7 @@ class LlmTrainingArguments:
     num_candidates: int = field(default=999, metadata={"help": "validation candidates per user"})
     precision: str = field(default="auto", metadata={"help": "fp32, bf16 (mixed), or auto: bf16 where it was measured to pay"})
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
+    report_to: str = field(default="tensorboard", metadata={"help": "where the curves go: none, tensorboard or wandb"})
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "start from this checkpoint-N; by default a killed run goes on from its last one"}
     )
@@ -40,5 +41,6 @@ class LlmTrainingArguments:
     def __post_init__(self):
         one_of("precision", self.precision, ("auto", "fp32", "bf16"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        report_target(self.report_to)
         if self.max_steps == 0 or self.num_train_epochs <= 0:
             raise InputError("--max_steps and --num_train_epochs: nothing to train")

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
@@ -24,8 +22,11 @@ from slmrec.encoders.encoder import Encoder, ItemLoss
 from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.progress import Counter, say, track
+from slmrec.training.run_log import METRICS, RunLog
 
 CHECKPOINT = "checkpoint.pt"
+NO_TERMS = {"epoch", "loss", "valid_MRR", "train_seconds", "valid_seconds"}  # the rest of a history entry are terms of the loss
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +78,17 @@ class Progress:
 
 
 def train_encoder(
-    model: Encoder, dataset: SequenceDataset, settings: LoopSettings, directory: Path, device: torch.device
+    model: Encoder,
+    dataset: SequenceDataset,
+    settings: LoopSettings,
+    directory: Path,
+    device: torch.device,
+    report_to: str = "tensorboard",
 ) -> list[dict]:
     """Train until validation MRR has not risen for `patience` epochs, and leave the best epoch's weights in the model.
 
     Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end.
-    On the CPU a resumed run gives exactly the weights of an uninterrupted one. TensorBoard logs go to `runs/` there.
+    On the CPU a resumed run gives exactly the weights of an uninterrupted one. Scalars go where `report_to` says, see RunLog.
     A model without parameters is prepared and validated, which is its one epoch, and nothing is written.
 
     Returns:
@@ -97,15 +103,20 @@ def train_encoder(
     model.prepare(rows)
     model.to(device)
     if not list(model.parameters()):
-        return [validated({"epoch": 1}, model, rows, started, device)]
+        return [validated({"epoch": 1}, model, rows, started, device)[0]]
     optimizer = new_optimizer(model, settings)
     checkpoint = directory / CHECKPOINT
     progress = load_checkpoint(checkpoint, model, optimizer, device) if checkpoint.exists() else Progress([], {})
-    with SummaryWriter(str(directory / "runs"), purge_step=len(progress.history) + 1) as writer:
+    steps = math.ceil(len(rows) / settings.batch_size)  # of an epoch
+    done, epochs = len(progress.history), settings.pretrain_epochs + settings.num_epochs
+    log = RunLog(report_to, directory, step=done * steps, config=vars(settings))
+    with log, Counter("training", epochs, initial=done, unit="epochs") as counter:
         while not progress.finished(settings):
-            entry = run_epoch(model, rows, optimizer, settings, len(progress.history) + 1, device)
-            record(entry, writer)
+            entry, metrics = run_epoch(model, rows, optimizer, settings, len(progress.history) + 1, device)
             progress.history.append(entry)
+            record(entry, metrics, settings, log, steps)
+            counter.update()
+            counter.show(standing(progress))
             if entry["epoch"] == settings.pretrain_epochs:
                 optimizer = new_optimizer(model, settings)  # another objective begins: its moments start at zero
             if progress.best_epoch == entry["epoch"]:
@@ -127,22 +138,27 @@ def run_epoch(
     settings: LoopSettings,
     epoch: int,
     device: torch.device,
-) -> dict:
-    """One pass over the training rows, then (but for pretraining) validation; returns the epoch's history entry."""
+) -> tuple[dict, dict]:
+    """One pass over the training rows, then (but for pretraining) validation; returns the epoch's history entry and metrics."""
     started = time.perf_counter()
     terms = train_epoch(model, rows, optimizer, settings, epoch, device)
     entry = {"epoch": epoch, "loss": terms.pop("total"), **terms}
     if epoch <= settings.pretrain_epochs:
-        return entry | {"train_seconds": round(time.perf_counter() - started, 3)}
+        return entry | {"train_seconds": round(time.perf_counter() - started, 3)}, {}
     return validated(entry, model, rows, started, device)
 
 
-def validated(entry: dict, model: Encoder, rows: SplitRows, started: float, device: torch.device) -> dict:
-    """An epoch's history entry completed by its validation MRR and the seconds of both parts; `started` is of the training."""
+def validated(
+    entry: dict, model: Encoder, rows: SplitRows, started: float, device: torch.device
+) -> tuple[dict, dict[str, float]]:
+    """An epoch's history entry completed by its validation MRR and the seconds of both parts, and all validation metrics.
+
+    `started` is when the training of the epoch began.
+    """
     trained = time.perf_counter()
-    mrr = evaluate_recommender(model, rows.dataset, "valid", device=device).metrics["sampled"]["MRR"]
+    metrics = evaluate_recommender(model, rows.dataset, "valid", device=device).metrics["sampled"]
     seconds = {"train_seconds": round(trained - started, 3), "valid_seconds": round(time.perf_counter() - trained, 3)}
-    return entry | {"valid_MRR": mrr, **seconds}
+    return entry | {"valid_MRR": metrics["MRR"], **seconds}, metrics
 
 
 def train_epoch(
@@ -160,7 +176,7 @@ def train_epoch(
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
     item_loss = choose_item_loss(settings.loss, settings.num_negatives, settings.precision)
-    for batch in tqdm(batches, desc=f"epoch {epoch}", total=num_batches, disable=None, leave=False):
+    for batch in track(batches, f"epoch {epoch}", num_batches, "steps"):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         terms = train_step(model, batch, optimizer, settings, item_loss, pretraining=epoch <= settings.pretrain_epochs)
         weight = len(batch["targets"])
@@ -196,18 +212,21 @@ def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> It
     return (rows.collate(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
 
 
-def record(entry: dict, writer: SummaryWriter) -> None:
-    """Show an epoch's entry on the terminal and in TensorBoard."""
-    for name, value in entry.items():
-        if name != "epoch":
-            writer.add_scalar(name, value, entry["epoch"])
-    if "valid_MRR" not in entry:
-        logger.info("epoch %d (pretraining): loss %.4f, %.1f s", *(entry[name] for name in ("epoch", "loss", "train_seconds")))
-        return
-    logger.info(
-        "epoch %d: loss %.4f, validation MRR %.4f, %.1f s + %.1f s",
-        *(entry[name] for name in ("epoch", "loss", "valid_MRR", "train_seconds", "valid_seconds")),
-    )
+def record(entry: dict, metrics: dict[str, float], settings: LoopSettings, log: RunLog, steps: int) -> None:
+    """Log an epoch of `steps` steps under the names of run_log.py."""
+    step = entry["epoch"] * steps
+    terms = {f"loss_{name}": value for name, value in entry.items() if name not in NO_TERMS}
+    own = {"loss": entry["loss"], "learning_rate": settings.learning_rate, "epoch": entry["epoch"]}
+    log.add("train", own | terms, step)
+    log.add("eval", {name: metrics[name] for name in METRICS if name in metrics}, step)
+
+
+def standing(progress: Progress) -> str:
+    """The latest loss and the best validation so far, in words."""
+    loss = f"loss {progress.history[-1]['loss']:.3f}"
+    if not progress.best_epoch:
+        return f"{loss} (pretraining)"
+    return f"validation MRR {progress.history[progress.best_epoch - 1]['valid_MRR']:.3f} at epoch {progress.best_epoch}, {loss}"
 
 
 def save_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
@@ -233,5 +252,5 @@ def load_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer
     torch.set_rng_state(content["cpu_generator"])
     if device.type == "cuda" and content["cuda_generators"]:
         torch.cuda.set_rng_state_all(content["cuda_generators"])
-    logger.info("resuming after epoch %d", len(content["history"]))
+    say(f"Going on after epoch {len(content['history'])}")
     return Progress(content["history"], content["best"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import backbone_input, count_parameters
 from slmrec.llm.checkpoint import resolve_train_strategy, save_weights
 from slmrec.llm.ellmrec import EllmModel
+from slmrec.progress import say
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.trainer import (
@@ -34,7 +34,7 @@ from slmrec.training.trainer import (
 BF16_CPU_WIDTH = 256  # see resolve_precision
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights that are not trained are kept
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
-BOOKKEEPING = {"device", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
+BOOKKEEPING = {"device", "report_to", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
 
 
 def open_stage(
@@ -109,12 +109,11 @@ def train_and_save(
     """Train, keep the checkpoint with the best validation MRR, and write it with its history into the stage directory."""
     rows = SplitRows(load_dataset(data), "train", arguments.max_length, arguments.targets)
     if rows.left_out:
-        print(f"{rows.left_out} users have no history in their training part and give no training row", flush=True)
+        say(f"{rows.left_out} users have no history in their training part and give no training row")
     if not len(rows):
         raise InputError(f"{data}: no user has a training row")
     if len(model.item_matrix()) != rows.dataset.num_items + 1:
         raise InputError(f"the embeddings hold {len(model.item_matrix()) - 1} items, {data} has {rows.dataset.num_items}")
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(stage.path / "runs")
     try:
         settings = hugging_face_arguments(training, stage.path, precision == "bf16")
     except ValueError as error:
@@ -122,16 +121,16 @@ def train_and_save(
     trainer = RecommenderTrainer(
         model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model
     )
-    try:
-        outcome = trainer.train(resume_from_checkpoint=_resume_point(stage, training))
-    finally:
-        trainer.close_log()
+    outcome = trainer.train(resume_from_checkpoint=_resume_point(stage, training))
     save_weights(model, arguments.base_model, stage.path)
     save_item_embeddings(model.item_matrix(), stage.path)
     _save_text(model, stage.path)
     save_catalogue(data, stage.path)
     stage.device = str(settings.device)
     stage.metrics = _training_metrics(trainer, model, outcome.metrics["train_runtime"], len(rows))
+    best = stage.metrics["valid"]["sampled"]["MRR"]
+    stage.result = f"best validation MRR {best:.3f} at step {stage.metrics['best_step']}"
+    stage.count = f"{trainer.state.global_step}/{trainer.state.max_steps} steps"
 
 
 def _save_text(model: EllmModel, directory: Path) -> None:
@@ -144,7 +143,7 @@ def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     """The last checkpoint of this very run if it was killed, else the one that the user names, else none."""
     own = last_whole_checkpoint(stage.path)
     if own:
-        print(f"Going on from {own}", flush=True)
+        say(f"Going on from {own}")
     if own or not training.resume_from_checkpoint:
         return str(own) if own else None
     named = Path(training.resume_from_checkpoint)

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from slmrec.artifacts import read_json
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
 from slmrec.llm.ellmrec import EllmModel
+from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
+from slmrec.training.run_log import METRICS, RunLog
 
 Objective = Callable[[EllmModel, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its terms: what of the Trainer's log lines is a curve
 TRAINER_STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
 
 
 def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
     """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1)."""
-    own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint"}
+    own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint", "report_to"}
     passed = {name: value for name, value in vars(arguments).items() if name not in own}
     built = TrainingArguments(
         output_dir=str(output_dir),
@@ -37,7 +40,8 @@ def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf
         use_cpu=pick_device(arguments.device).type == "cpu",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        report_to="tensorboard",
+        report_to="none",  # ShowAndLog does it
+        disable_tqdm=True,
         **passed,
     )
     if built.n_gpu > 1:  # batches are flat, DataParallel would cut them in the wrong places; torchrun uses several GPUs
@@ -57,11 +61,50 @@ def best_checkpoint_beside(checkpoint: Path) -> Path:
 
 
 class LogBeforeValidation(TrainerCallback):
-    """Writes a log line at each validation too, so that the history has the loss terms whatever --logging_steps is."""
+    """Makes the Trainer log at each validation too, so that the history has the loss terms whatever --logging_steps is."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if control.should_evaluate:
             control.should_log = True
+
+
+class ShowAndLog(TrainerCallback):
+    """Keeps the stage's line on the terminal and the run's log, from the first step until `close`."""
+
+    def __init__(self, report_to: str):
+        self.report_to, self.best, self.loss = report_to, (0.0, 0), None
+        self._open = ExitStack()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        log = RunLog(self.report_to, Path(args.output_dir), step=state.global_step, config=args.to_dict())
+        counter = Counter("training", state.max_steps, initial=state.global_step, unit="steps")
+        self.log, self.counter = self._open.enter_context(log), self._open.enter_context(counter)
+        self.best = (state.best_metric or 0.0, state.best_global_step)
+        self.show()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.counter.update()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.loss = logs.get("loss", self.loss)
+        validated = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        trained = {name: value for name, value in logs.items() if name in TRAINED or name.startswith("loss")}
+        self.log.add("eval", validated, state.global_step)
+        self.log.add("train", trained, state.global_step)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if metrics["eval_MRR"] > self.best[0]:
+            self.best = (metrics["eval_MRR"], state.global_step)
+        self.show()
+
+    def show(self) -> None:
+        """The best validation so far and the latest loss."""
+        mrr, step = self.best
+        parts = [f"validation MRR {mrr:.3f} at step {step}"] if mrr else []
+        self.counter.show(", ".join(parts + ([f"loss {self.loss:.3f}"] if self.loss is not None else [])))
+
+    def close(self) -> None:
+        self._open.close()
 
 
 class RecommenderTrainer(Trainer):
@@ -85,7 +128,10 @@ class RecommenderTrainer(Trainer):
         base_model: str,
     ):
         super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate)
+        self.remove_callback(PrinterCallback)
         self.add_callback(LogBeforeValidation())
+        self.shown = ShowAndLog(settings.report_to)
+        self.add_callback(self.shown)
         self.objective, self.settings, self.base_model = objective, settings, base_model
         self._resumed_from: Path | None = None
         self._term_sums: dict[str, float] = defaultdict(float)
@@ -116,11 +162,11 @@ class RecommenderTrainer(Trainer):
             self._term_steps = 0.0
         super().log(logs, *args, **kwargs)
 
-    def close_log(self) -> None:
-        """End TensorBoard's writer, also after an error: its thread would complain once the directory is gone."""
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer:
-                callback.tb_writer.close()
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.shown.close()
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Validation by the 1 + 999 protocol; the best checkpoint is chosen by its MRR."""
@@ -132,10 +178,9 @@ class RecommenderTrainer(Trainer):
             num_candidates=self.settings.num_candidates,
             batch_size=self.args.per_device_eval_batch_size,
             device=self.args.device,
-            progress=not self.args.disable_tqdm,
         )
         sampled = evaluation.metrics["sampled"]
-        metrics = {f"{metric_key_prefix}_{name}": sampled[name] for name in ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")}
+        metrics = {f"{metric_key_prefix}_{name}": sampled[name] for name in METRICS}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
