@@ -50,6 +50,7 @@ class Encoder(Recommender):
 
     training_defaults: ClassVar[dict[str, int | float | str]] = {}  # of the training flags; none: it counts and is not trained
     knows_users: ClassVar[bool] = False
+    needs_text: ClassVar[bool] = False  # it knows of the items what is said of them, and nothing else
     item_embedding: nn.Embedding
 
     @classmethod

@@ -24,6 +24,7 @@ from slmrec.encoders.gru4rec import GRU4Rec
 from slmrec.encoders.hgn import HGN
 from slmrec.encoders.lightsans import LightSANs
 from slmrec.encoders.maerec import MAERec
+from slmrec.encoders.nearest import Nearest
 from slmrec.encoders.s3rec import S3Rec
 from slmrec.encoders.sasrec import SASRec
 from slmrec.errors import InputError
@@ -40,6 +41,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "s3rec": S3Rec,
     "popularity": Popularity,
     "markov": Markov,
+    "nearest": Nearest,
 }
 TRAINED = tuple(name for name, encoder in ENCODERS.items() if encoder.training_defaults)  # the others only count
 WEIGHTS = "model.safetensors"

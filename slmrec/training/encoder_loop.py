@@ -89,7 +89,7 @@ def train_encoder(
 
     Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end.
     On the CPU a resumed run gives exactly the weights of an uninterrupted one. Scalars go where `report_to` says, see RunLog.
-    A model without parameters is prepared and validated, which is its one epoch, and nothing is written.
+    A model without anything to train is prepared and validated, which is its one epoch, and nothing is written.
 
     Returns:
         The history, see Progress.
@@ -102,7 +102,7 @@ def train_encoder(
     started = time.perf_counter()
     model.prepare(rows)
     model.to(device)
-    if not list(model.parameters()):
+    if not is_trained(model):
         return [validated({"epoch": 1}, model, rows, started, device)[0]]
     optimizer = new_optimizer(model, settings)
     checkpoint = directory / CHECKPOINT
@@ -125,6 +125,11 @@ def train_encoder(
     model.load_state_dict(progress.best)
     checkpoint.unlink()
     return progress.history
+
+
+def is_trained(model: Encoder) -> bool:
+    """Whether anything in it learns; other models count, or know all they will ever know."""
+    return any(parameter.requires_grad for parameter in model.parameters())
 
 
 def new_optimizer(model: Encoder, settings: LoopSettings) -> torch.optim.Optimizer:

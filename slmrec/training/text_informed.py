@@ -11,10 +11,12 @@ from slmrec.artifacts import require_same_item_map, stage_input
 from slmrec.data.batches import SplitRows
 from slmrec.embeddings import load_text_vectors
 from slmrec.encoders.encoder import Encoder
+from slmrec.errors import InputError
 from slmrec.text.arguments import TextUseArguments
 from slmrec.text.cold_items import fill_from_text, untrained_items
 from slmrec.text.item_table import put_text_into, write_out_text
 from slmrec.text.vectors import control_vectors
+from slmrec.training.encoder_loop import is_trained
 
 
 @dataclass
@@ -41,6 +43,9 @@ def describe_text(arguments: TextUseArguments) -> tuple[dict, dict]:
 
 
 def prepare_model(model: Encoder, text: ItemText | None) -> None:
+    """Put the text into an untrained model. Raises InputError for one that cannot do without and has none."""
+    if text is None and model.needs_text:
+        raise InputError(f"--model {type(model).__name__.lower()}: needs --text")
     if text is not None:
         put_text_into(model.item_tables(), text.vectors, text.arguments)
 
@@ -51,7 +56,7 @@ def finish_model(model: Encoder, text: ItemText | None, rows: SplitRows) -> int:
         return 0
     tables = model.item_tables()
     write_out_text(tables)
-    if not text.arguments.text_cold:
+    if not text.arguments.text_cold or not is_trained(model):
         return 0
     untrained = untrained_items(training_items(rows), rows.dataset.num_items)
     with torch.no_grad():

@@ -26,6 +26,7 @@ ARCHITECTURES = {
     "s3rec": SASREC | {"mask_probability": 0.3, "segment_weight": 0.5} | ATTRIBUTES,
     "popularity": {},
     "markov": {},
+    "nearest": {"hidden_size": 8},
 }
 
 

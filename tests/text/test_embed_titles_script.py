@@ -147,6 +147,22 @@ def test_items_that_nobody_trained_on_get_their_vector_from_their_text(data):
     assert json.loads((filled / "metrics.json").read_text())["items_from_text"] == 1
 
 
+def test_the_nearest_titles(data):
+    """Items 1, 2 and 3 share the word "one", which is rarer than the kinds that recur every third item."""
+    text = embed(data, "--ngrams", "1")
+    with pytest.raises(InputError, match="--model nearest: needs --text"):
+        train_sr_trad.main(["--model", "nearest", "--data", str(data), "--output_dir", str(data.parent / "none")])
+    output = data.parent / "nearest"
+    flags = ["--text", str(text), "--text_exponent", "1", "--output_dir", str(output)]
+    train_sr_trad.main(["--model", "nearest", "--data", str(data), *flags])
+    model, vectors = load_encoder(output), load_text_vectors(text)[1:]
+    centred = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
+    users = model.encode({"history": torch.tensor([4, 1]), "lengths": torch.tensor([2])})
+    scores = model.score_all(users)[0, 1:]
+    torch.testing.assert_close(scores, centred @ centred[0], atol=1e-5, rtol=0)
+    assert set((scores.argsort(descending=True)[:3] + 1).tolist()) == {1, 2, 3}
+
+
 def test_texts_of_other_items_are_refused(data, tmp_path):
     text = embed(write_data(tmp_path / "others", TITLES, item_map="others"), name="others_text")
     with pytest.raises(InputError, match="do not number the same items"):
