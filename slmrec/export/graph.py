@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
 from slmrec.data.dataset import PAD
+from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import EllmRecommender
-from slmrec.llm.encoding import require_exact_support
+from slmrec.llm.encoding import attention_window, require_exact_support
 
 
 class KeptPrompt:
@@ -45,7 +47,8 @@ class HistoryEncoder(nn.Module):
     def __init__(self, model: EllmRecommender, keep_prompt: bool = True):
         super().__init__()
         decoder = plain_backbone(model.backbone)
-        require_exact_support(decoder)
+        require_exact_support(decoder.config)
+        _require_plain_attention(decoder.config, len(model.prompt.before) + model.max_length + len(model.prompt.after))
         decoder.config._attn_implementation = "eager"  # plain products and a softmax, which every runtime has
         self.model, self.decoder, self.keep_prompt = model.eval(), decoder, keep_prompt
         if keep_prompt:
@@ -95,6 +98,14 @@ class HistoryEncoder(nn.Module):
         allowed = causal.unsqueeze(0) & seen.unsqueeze(1)
         lowest = torch.finfo(hidden.dtype).min
         return torch.where(allowed, 0.0, lowest).to(hidden.dtype).unsqueeze(1)
+
+
+def _require_plain_attention(config: PretrainedConfig, row_length: int) -> None:
+    """Raise InputError for what the graph leaves out: windows shorter than a row, rotary embeddings that depend on its length."""
+    if any(attention_window(config, layer, row_length) for layer in range(1, config.num_hidden_layers + 1)):
+        raise InputError(f"this decoder attends to the last {config.sliding_window} positions only, which no export knows")
+    if config.rope_parameters["rope_type"] == "longrope":
+        raise InputError("this decoder's rotary embedding (longrope) depends on the length of a row, which no export knows")
 
 
 def left_padded(histories: list[list[int]]) -> torch.Tensor:

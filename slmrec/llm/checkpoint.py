@@ -23,6 +23,7 @@ from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
 from slmrec.llm.ellmrec import EllmModel, EllmRecommender
+from slmrec.llm.encoding import require_exact_support
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
 from slmrec.llm.start import start_passing
 
@@ -51,6 +52,8 @@ def new_recommender(
 
     `seed` is that of the passing start, which models of different depths then share; random maps are torch's next ones.
     """
+    if arguments.encoding == "exact":
+        require_exact_support(load_backbone_config(arguments.base_model))
     strategy = resolve_train_strategy(arguments)
     prompt = tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets)
     backbone = load_backbone(arguments.base_model, arguments.num_layers, torch.float32 if strategy == "full" else dtype)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
 from slmrec.errors import InputError
@@ -54,6 +54,11 @@ class PromptedRows:
     after: torch.Tensor
     max_length: int
     read: str
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row in the reference."""
+        return len(self.before) + self.max_length + len(self.after)
 
     def __post_init__(self):
         if self.read == "all" and len(self.after):
@@ -110,21 +115,22 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
     `layers` may hold `ATTENTION` as well, beside the last layer: float32 [n, H, P + W], each read token's attention weights in
     the last layer. What stands at a slot depends on the packing, which is the same for all models that read the same rows.
     """
-    require_exact_support(decoder)
+    require_exact_support(decoder.config)
     packing, hidden, positions = _pack(rows)
-    prompt_positions = torch.arange(len(rows.before), device=hidden.device).unsqueeze(0)
     prompt = rows.before.to(hidden.dtype).unsqueeze(0)  # [1, P, d]
-    prompt_rope, rope = decoder.rotary_emb(prompt, prompt_positions), decoder.rotary_emb(hidden, positions)
-    own = packing.causal_mask()  # [R, W, W]
-    mask = torch.cat([own.new_ones(*own.shape[:2], prompt.shape[1]), own], dim=2).unsqueeze(1)  # [R, 1, W, P + W]
+    prompt_positions = torch.arange(prompt.shape[1], device=hidden.device).unsqueeze(0)
+    prompt_rope, rope = _ropes(decoder, rows, prompt_positions, positions)
+    masks = Masks(packing.causal_mask(), prompt_positions, positions)
     take = packing.take_last if rows.read == "last" else packing.unpack
     states = {}
     depth = len(decoder.layers)
     for number, layer in enumerate(decoder.layers, start=1):
-        shared = SharedPrompt()
+        shared, window = SharedPrompt(), attention_window(decoder.config, number, rows.length)
+        mask = masks.of_rows(window)
         if number == depth:
             break
-        prompt = layer(prompt, position_embeddings=prompt_rope, past_key_values=shared, attention_mask=None)
+        inside = masks.of_prompt(window)
+        prompt = layer(prompt, position_embeddings=prompt_rope, past_key_values=shared, attention_mask=inside)
         hidden = layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask)
         if number in layers:
             states[number] = take(hidden)
@@ -140,11 +146,64 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
     return states
 
 
-def require_exact_support(decoder: PreTrainedModel) -> None:
+def require_exact_support(config: PretrainedConfig) -> None:
     """Raise InputError for decoders that `exact_states` does not know."""
-    if decoder.config.model_type not in EXACT_MODEL_TYPES:
+    if config.model_type not in EXACT_MODEL_TYPES:
         known = ", ".join(EXACT_MODEL_TYPES)
-        raise InputError(f"--encoding exact knows {known}, not {decoder.config.model_type}: use --encoding reference")
+        raise InputError(f"--encoding exact knows {known}, not {config.model_type}: use --encoding reference")
+
+
+def _ropes(decoder: PreTrainedModel, rows: PromptedRows, *positions: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Cosines and sines, each [..., head_size], of position ids [...].
+
+    They are taken from those of a whole row of the reference: some kinds of rotary embedding (longrope, dynamic) depend on the
+    greatest position that they are asked for.
+    """
+    whole = torch.arange(rows.length, device=positions[0].device).unsqueeze(0)
+    cos, sin = decoder.rotary_emb(rows.items, whole)
+    return [(cos[0][some], sin[0][some]) for some in positions]
+
+
+def attention_window(config: PretrainedConfig, layer: int, row_length: int) -> int | None:
+    """How many of the latest positions a layer (1-based) attends to, where that is less than a whole row."""
+    kinds = getattr(config, "layer_types", None)
+    sliding = kinds[layer - 1] == "sliding_attention" if kinds else True
+    window = getattr(config, "sliding_window", None)
+    return window if sliding and window is not None and window < row_length else None
+
+
+class Masks:
+    """Attention masks, true where a token may look, of layers with and without a sliding window.
+
+    A window counts positions, as in the reference, where padding takes up some too.
+    """
+
+    def __init__(self, own: torch.Tensor, prompt_positions: torch.Tensor, positions: torch.Tensor):
+        """`own` is bool [R, W, W], the packing's causal mask; the position ids are [1, P] and [R, W]."""
+        self.prompt_positions, self.positions = prompt_positions, positions
+        self.own = torch.cat([own.new_ones(*own.shape[:2], prompt_positions.shape[1]), own], dim=2).unsqueeze(1)
+        self.windowed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def of_prompt(self, window: int | None) -> torch.Tensor | None:
+        """None (plainly causal), or bool [1, 1, P, P]."""
+        return None if window is None else self._windowed(window)[0]
+
+    def of_rows(self, window: int | None) -> torch.Tensor:
+        """bool [R, 1, W, P + W]: the prompt, and earlier slots of the same row."""
+        return self.own if window is None else self._windowed(window)[1]
+
+    def _windowed(self, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if window not in self.windowed:
+            prompt = self.prompt_positions
+            keys = torch.cat([prompt.expand(len(self.positions), -1), self.positions], dim=1)
+            inside = _within(prompt, prompt, window) & (prompt.unsqueeze(2) >= prompt.unsqueeze(1)).unsqueeze(1)
+            self.windowed[window] = inside, self.own & _within(self.positions, keys, window)
+        return self.windowed[window]
+
+
+def _within(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
+    """bool [R, 1, Q, K] of position ids [R, Q] and [R, K]."""
+    return (queries.unsqueeze(2) - keys.unsqueeze(1) < window).unsqueeze(1)
 
 
 def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:

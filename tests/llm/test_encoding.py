@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2Model, MistralConfig, MistralModel
+from transformers import AutoModel, GPT2Config, GPT2Model, LlamaConfig, MistralConfig, MistralModel, Qwen2Config
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import SplitRows
@@ -151,16 +151,62 @@ def test_exact_equals_reference_when_no_row_has_an_item(make_recommender, make_b
             torch.testing.assert_close(exact_states(model.backbone, rows, {1, 2}), reference_states(model.backbone, rows, {1, 2}))
 
 
+def longrope(original_length):
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    return {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": original_length, **factors}
+
+
+SHAPES = {
+    "mistral": (MistralConfig, {"sliding_window": None, "head_dim": 16}),
+    "mistral, window of 16": (MistralConfig, {"sliding_window": 16}),
+    "mistral, window of 1": (MistralConfig, {"sliding_window": 1}),
+    "mistral, window of a row": (MistralConfig, {"sliding_window": 99}),
+    "qwen2, window from layer 2 on": (Qwen2Config, {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1}),
+    "llama, biases and head size": (LlamaConfig, {"attention_bias": True, "mlp_bias": True, "head_dim": 16}),
+    "llama, longrope, long": (LlamaConfig, {"rope_scaling": longrope(64)}),
+    "llama, longrope, short": (LlamaConfig, {"rope_scaling": longrope(256)}),
+    "llama, dynamic": (LlamaConfig, {"max_position_embeddings": 48, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
+    "llama, linear": (LlamaConfig, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+    "llama, yarn": (
+        LlamaConfig,
+        {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}},
+    ),
+    "llama, llama3": (
+        LlamaConfig,
+        {
+            "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+            | {"original_max_position_embeddings": 64}
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("closing, read", [(7, "last"), (0, "last"), (0, "all")])
 @torch.no_grad()
-def test_exact_equals_reference_for_mistral(make_recommender, make_batch):
-    config = MistralConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
-    )
+def test_exact_equals_reference_for_every_kind_of_attention_and_position(make_recommender, make_batch, shape, closing, read):
+    """Windows shorter than a row count its padding; some rotary embeddings depend on the length of a whole row."""
+    build, changes = SHAPES[shape]
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "initializer_range": 0.15}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    decoder = AutoModel.from_config(build(**(sizes | heads | changes)), attn_implementation="sdpa").eval()
+    like = make_recommender(closing=closing)
+    model = EllmRecommender(decoder, like.item_embeddings, like.prompt, max_length=30)
+    rows = rows_of(model, make_batch([length for length in MIXED if length or closing]), read)
+    expected = reference_states(decoder, rows, {1, 2, 3})
+    torch.testing.assert_close(exact_states(decoder, rows, {1, 2, 3}), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("window", [None, 16])
+@torch.no_grad()
+def test_attention_weights_of_a_window(make_recommender, make_batch, window):
+    """With 62 + 30 + 7 positions and a window of 16, the last token sees its own row's last 9 items and 7 closing tokens."""
     like = make_recommender()
-    model = EllmRecommender(MistralModel(config), like.item_embeddings, like.prompt, max_length=30)
-    rows = rows_of(model, make_batch(MIXED))
-    expected = reference_states(model.backbone, rows, {1, 2})
-    torch.testing.assert_close(exact_states(model.backbone, rows, {1, 2}), expected, atol=1e-5, rtol=0)
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = MistralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=window)
+    model = EllmRecommender(MistralModel(config), like.item_embeddings, like.prompt, max_length=30).eval()
+    weights = model(make_batch([30]), attention=True).attention
+    assert (weights > 0).sum(-1).tolist() == [[99 if window is None else 16] * 4]
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
