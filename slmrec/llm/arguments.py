@@ -50,6 +50,12 @@ class EllmArguments:
     start_ratio: float = field(
         default=30.0, metadata={"help": "with --start passing: length of a mean item vector, in mean token vectors"}
     )
+    user_length: float | None = field(
+        default=None,
+        metadata={
+            "help": "with --start passing: length of the user vectors (a SASRec's are near 11); default: a mean item vector's"
+        },
+    )
     lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
@@ -68,6 +74,10 @@ class EllmArguments:
         share_below_one("item_dropout", self.item_dropout)
         if not 0 < self.start_ratio < float("inf"):
             raise InputError(f"--start_ratio {self.start_ratio}: must be above 0")
+        if self.user_length is not None and self.start != "passing":
+            raise InputError("--user_length is only for --start passing")
+        if self.user_length is not None and not 0 < self.user_length < float("inf"):
+            raise InputError(f"--user_length {self.user_length}: must be above 0")
         if self.max_length < 1:
             raise InputError(f"--max_length {self.max_length}: must be at least 1")
 

@@ -74,7 +74,7 @@ def new_recommender(
         train_items=arguments.train_items,
     )
     if arguments.start == "passing":
-        start_passing(model, arguments.start_ratio, seed)
+        start_passing(model, arguments.start_ratio, seed, arguments.user_length)
     return model
 
 

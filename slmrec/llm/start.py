@@ -3,7 +3,7 @@
 With random maps a pretrained decoder first has to learn what the conventional recommender already knows. The passing start
 lets an item through: with Q, orthonormal columns [d1, d0], an item e enters as c Q e; a decoder that adds nothing hands that on
 to its final norm, which divides it by its root mean square and multiplies it by its weight g; the user map Q^T / g undoes both,
-so that the user vector is e again, at the mean length of the item embeddings. The score of an item is then its similarity to
+so that the user vector is e again, at the mean length of the item embeddings or another one. The score of an item is then its similarity to
 the last one in the history, and training starts from there.
 
 A student may start from its trained teacher's maps instead.
@@ -26,7 +26,12 @@ TOKENS_AT_ONCE = 8192  # of a vocabulary, when their lengths are taken
 
 
 def passing_maps(
-    item_embeddings: torch.Tensor, token_length: float, norm_weight: torch.Tensor, ratio: float, seed: int
+    item_embeddings: torch.Tensor,
+    token_length: float,
+    norm_weight: torch.Tensor,
+    ratio: float,
+    seed: int,
+    user_length: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The item map float32 [d1, d0] and the user map [d0, d1] of the passing start.
 
@@ -35,21 +40,23 @@ def passing_maps(
         token_length: mean length of the decoder's token vectors.
         norm_weight: float32 [d1], of the final norm, none of it zero.
         ratio: c is chosen so that a mean item vector enters this many times as long as a token vector.
+        user_length: of the user vectors; None for the mean length of the item embeddings.
         seed: of Q; models with the same seed and widths have the same Q, whatever their depths.
     """
     width = len(norm_weight)
     item_length = item_embeddings[1:].norm(dim=1).mean()
     directions = nn.init.orthogonal_(torch.empty(width, item_embeddings.shape[1]), generator=torch.Generator().manual_seed(seed))
     item_map = directions * (ratio * token_length / item_length)
-    user_map = directions.T / norm_weight * (item_length / width**0.5)
+    user_map = directions.T / norm_weight * ((user_length or item_length) / width**0.5)
     return item_map, user_map
 
 
 @torch.no_grad()
-def start_passing(model: EllmRecommender, ratio: float, seed: int) -> None:
+def start_passing(model: EllmRecommender, ratio: float, seed: int, user_length: float | None = None) -> None:
     """Give a model the passing start. Raises InputError for decoders without a final RMS norm."""
     decoder = plain_backbone(model.backbone)
-    maps = passing_maps(model.item_matrix().cpu(), mean_token_length(decoder), final_norm_weight(decoder), ratio, seed)
+    token_length, norm_weight = mean_token_length(decoder), final_norm_weight(decoder)
+    maps = passing_maps(model.item_matrix().cpu(), token_length, norm_weight, ratio, seed, user_length)
     _set_maps(model, *maps)
 
 

@@ -39,6 +39,9 @@ def test_maps_by_hand():
         state = item_map.flatten() * item
         normed = state / state.square().mean().sqrt() * torch.tensor([2.0, 0.5])
         assert float(user_map @ normed) == pytest.approx(4.0 if item > 0 else -4.0)
+    longer = passing_maps(items, 2.0, torch.tensor([2.0, 0.5]), ratio=6.0, seed=0, user_length=11.0)
+    torch.testing.assert_close(longer[1], user_map * 11 / 4)
+    torch.testing.assert_close(longer[0], item_map)
 
 
 @pytest.mark.parametrize("kind, lora", [("llama", False), ("llama", True), ("qwen2", False)])
@@ -105,6 +108,8 @@ def test_no_teacher_no_teachers_maps(tiny_flags, tmp_path):
         finetune.main(tiny_flags(start="teacher", output_dir=tmp_path / "out"))
     with pytest.raises(InputError, match="--start teacher takes the maps of a trained teacher"):
         distill.main([*tiny_flags(start="teacher", output_dir=tmp_path / "out", teacher_layers=4), "--online"])
+    with pytest.raises(InputError, match="--user_length is only for --start passing"):
+        finetune.main(tiny_flags(user_length=11, output_dir=tmp_path / "out"))
     with pytest.raises(InputError, match="--start_ratio -1.0: must be above 0"):
         finetune.main(tiny_flags(start="passing", start_ratio=-1, output_dir=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
