@@ -1,4 +1,5 @@
-"""What README.md says is true: its commands parse against the real command lines, its result tables are the committed ones."""
+"""What README.md and docs/*.md say is true: their commands parse against the real command lines, their result tables are the
+committed ones, their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +13,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip() and line[0] != "#"]
-TABLES = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL)
-PARTS = re.findall(r"<!-- part of results: (\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL)
+README = ROOT / "README.md"
+PAGES = {path: path.read_text(encoding="utf-8") for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
+
+
+def commands(text: str) -> list[str]:
+    """The command lines of a page's bash blocks, without their comments."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip() and line[0] != "#"]
+
+
+def marked(what: str) -> list:
+    """(path of the results, text of the page) between the page's markers `<!-- WHAT: PATH -->` and `<!-- end -->`."""
+    marks = re.compile(rf"<!-- {what}: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
+    return [pytest.param(*found, id=f"{page.name}-{found[0]}") for page, text in PAGES.items() for found in marks.findall(text)]
+
+
+COMMANDS = sorted({command for text in PAGES.values() for command in commands(text)})
+LINKS = [(page.name, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)]
+OTHERS = {"tensorboard": {"--logdir"}, "pip": {"-r"}}  # commands that are not ours, and their flags here
 PIPELINE_FLAGS = {"--reviews", "--meta", "--base_model", "--run_dir", "--format", "--protocol", "--overwrite_output_dir"}
 
 
@@ -51,16 +66,27 @@ def known_flags(words: list[str]) -> set[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_exists_and_takes_its_flags(command):
     words = [word for word in shlex.split(command) if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    if words[0] in OTHERS:
+        assert set(flags_of(words)) <= OTHERS[words[0]], command
+        return
     assert words[0] in ("python", "bash"), command
     script = words[2].replace(".", "/") if words[1] == "-m" else words[1]
     assert any((ROOT / path).is_file() for path in (script, f"{script}.py", f"{script}/__main__.py")), script
     assert set(flags_of(words)) <= known_flags(words)
 
 
-def test_the_readme_has_the_two_commands_in_its_first_screen():
-    first_screen = "\n".join(README.splitlines()[:30])
+def test_the_readme_has_the_two_commands_in_its_first_screen_and_is_a_door_not_the_house():
+    lines = PAGES[README].splitlines()
+    first_screen = "\n".join(lines[:20])
     assert "bash run_pipeline.sh " in first_screen and "bash run_tests.sh " in first_screen
     assert len(COMMANDS) > 10
+    assert len(lines) <= 200
+
+
+@pytest.mark.parametrize("page, link", LINKS)
+def test_links_lead_somewhere(page, link):
+    beside = (ROOT if page == README.name else ROOT / "docs") / link
+    assert link.startswith("https://") or beside.exists()
 
 
 @pytest.mark.parametrize("script", ["run_finetune.sh", "run_distill.sh"])
@@ -72,12 +98,12 @@ def test_the_shell_scripts_pass_flags_that_exist(script):
     assert set(passed) <= known_flags(["bash", script])
 
 
-@pytest.mark.parametrize("path,table", TABLES)
+@pytest.mark.parametrize("path,table", marked("results"))
 def test_result_tables_are_the_committed_ones(path, table):
     assert table.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
 
 
-@pytest.mark.parametrize("path,table", PARTS)
+@pytest.mark.parametrize("path,table", marked("part of results"))
 def test_one_of_several_tables_of_a_file_is_the_committed_one(path, table):
     """From its title to the next."""
     text = (ROOT / path).read_text(encoding="utf-8")
@@ -85,4 +111,4 @@ def test_one_of_several_tables_of_a_file_is_the_committed_one(path, table):
 
 
 def test_there_are_result_tables():
-    assert TABLES and PARTS
+    assert marked("results") and marked("part of results")
