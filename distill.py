@@ -13,10 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import stage_input
+from slmrec.command_line import parse_arguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.distillation.alignment import Alignment, align
@@ -32,8 +32,8 @@ from slmrec.llm.base_model import local_base_model
 from slmrec.llm.checkpoint import load_ellmrec, load_heads, new_recommender
 from slmrec.llm.start import start_from_teacher
 from slmrec.runtime import pick_device, run_main, seed_everything
-from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.guide import GuideArguments, check_guide, guided
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
+from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
 
 
@@ -75,14 +75,12 @@ def open_teacher(
 
 def main(argv: list[str] | None = None) -> None:
     kinds = (EllmInputs, EllmArguments, DistillationArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
-    parser = HfArgumentParser(kinds)
-    parser.set_defaults(num_layers=4)
-    inputs, student, distillation, guide, training, output = parser.parse_args_into_dataclasses(argv)
+    inputs, student, distillation, guide, training, output = parse_arguments(kinds, argv, description=__doc__, num_layers=4)
     student.base_model = local_base_model(student.base_model, student.models_dir)
     check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)
     precision = resolve_precision(training, load_backbone_config(student.base_model).hidden_size)
-    guide_config, guide_input = guide.describe()
+    guide_config, guide_input = describe_guide(guide)
     config = asdict(distillation) | guide_config
     del config["teacher"], config["teacher_cache"]  # an input with a digest, and a place: neither changes the result
     extra = {"extra_config": config, "extra_inputs": alignment.inputs | guide_input}

@@ -7,10 +7,10 @@ python embed_titles.py --data runs/beauty/data --encoder minilm --output_dir run
 from __future__ import annotations
 
 import numpy as np
-from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, stage_input
+from slmrec.command_line import parse_arguments
 from slmrec.embeddings import save_text_vectors
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
@@ -30,8 +30,7 @@ def embed(texts: list[str], args: TextArguments, checkpoint: str | None) -> np.n
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = HfArgumentParser((TextArguments, OutputArguments), description=__doc__.splitlines()[0])
-    args, output = parser.parse_args_into_dataclasses(arguments)
+    args, output = parse_arguments((TextArguments, OutputArguments), arguments, description=__doc__)
     inputs = {"data": stage_input(args.data, "data")}
     checkpoint = None if args.encoder == TFIDF else local_encoder(args.encoder, args.models_dir)
     if checkpoint:

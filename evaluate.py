@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser
 
 from slmrec.artifacts import Stage, require_same_item_map, stage_directory, stage_input
+from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
@@ -24,7 +24,7 @@ COLUMNS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    (args,) = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses(arguments)
+    (args,) = parse_arguments(EvaluationArguments, arguments, description=__doc__)
     device = pick_device(args.device)
     data = args.data or data_directory(args.model)
     require_same_item_map(stage_directory(args.model), data)

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transformers import HfArgumentParser
-
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, stage_directory
 from slmrec.catalogue import load_catalogue
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 
@@ -46,7 +45,7 @@ class ExportArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, output = HfArgumentParser((ExportArguments, OutputArguments)).parse_args_into_dataclasses(argv)
+    args, output = parse_arguments((ExportArguments, OutputArguments), argv, description=__doc__)
     from slmrec.export.folder import write_card, write_folder, write_graph
     from slmrec.export.graph import merged
     from slmrec.llm.checkpoint import load_ellmrec, model_input

@@ -7,12 +7,13 @@ python extract_emb.py --from_pickle sasrec_item.pkl --data runs/music/data --out
 from __future__ import annotations
 
 import torch
-from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, file_input, read_manifest, stage_input
+from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import load_dataset
-from slmrec.embeddings import EmbeddingArguments, save_item_embeddings
+from slmrec.embeddings import save_item_embeddings
+from slmrec.encoders.arguments import EmbeddingArguments
 from slmrec.encoders.registry import load_encoder
 from slmrec.released_pickle import place_rows, read_released_pickle, write_released_pickle
 from slmrec.runtime import run_main
@@ -38,8 +39,7 @@ def item_table(source: EmbeddingArguments) -> torch.Tensor:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = HfArgumentParser((EmbeddingArguments, OutputArguments), description=__doc__.splitlines()[0])
-    source, output = parser.parse_args_into_dataclasses(arguments)
+    source, output = parse_arguments((EmbeddingArguments, OutputArguments), arguments, description=__doc__)
     inputs, item_map = described_inputs(source)
     config = {"pickle": source.pickle, "first_item_row": source.first_item_row}
     stage = Stage("embeddings", output.output_dir, config, inputs, overwrite=output.overwrite_output_dir, item_map=item_map)

@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from transformers import HfArgumentParser
-
 from slmrec.arguments import OutputArguments
+from slmrec.command_line import parse_arguments
 from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
@@ -17,20 +16,20 @@ from slmrec.llm.base_model import local_base_model
 from slmrec.llm.checkpoint import new_recommender
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.runtime import run_main, seed_everything
-from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.guide import GuideArguments, check_guide, guided
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
+from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser((EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, OutputArguments))
-    inputs, model_arguments, guide, training, output = parser.parse_args_into_dataclasses(argv)
+    kinds = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
+    inputs, model_arguments, guide, training, output = parse_arguments(kinds, argv, description=__doc__)
     model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
     check_guide(guide, model_arguments, inputs)
     if model_arguments.start == "teacher":
         raise InputError("--start teacher is for distill.py, which has one: choose passing or random")
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
-    config, guide_input = guide.describe()
+    config, guide_input = describe_guide(guide)
     extra = {"extra_config": config, "extra_inputs": guide_input}
     stage = open_stage("finetune", output, model_arguments, inputs, training, precision, **extra)
     if stage.up_to_date:

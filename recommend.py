@@ -16,9 +16,9 @@ from typing import Literal
 import polars as pl
 import pyarrow.parquet
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from slmrec.checks import at_least
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.open_model import data_directory
 from slmrec.recommendation import Histories, Model, load
@@ -143,7 +143,7 @@ class Appender:
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = HfArgumentParser(RecommendArguments).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments(RecommendArguments, argv, description=__doc__)
     model = load(args.model, args.device)
     if args.history is not None:
         print_one(model, args)

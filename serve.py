@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
 from slmrec.checks import at_least
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 
@@ -37,7 +36,7 @@ class ServeArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = HfArgumentParser(ServeArguments).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments(ServeArguments, argv, description=__doc__)
     try:
         import uvicorn
 

@@ -6,11 +6,10 @@ python train_sr_trad.py --model sasrec --data runs/beauty/data --text runs/beaut
 
 from __future__ import annotations
 
-from transformers import HfArgumentParser
-
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, stage_input
 from slmrec.catalogue import save_catalogue
+from slmrec.command_line import parse_arguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.encoders.registry import (
@@ -29,8 +28,7 @@ from slmrec.training.text_informed import describe_text, finish_model, open_text
 
 def main(arguments: list[str] | None = None) -> None:
     kinds = (architecture_arguments(), training_arguments(), TextUseArguments, OutputArguments)
-    parser = HfArgumentParser(kinds, description=__doc__.splitlines()[0])
-    encoder, training, text_use, output = parser.parse_args_into_dataclasses(arguments)
+    encoder, training, text_use, output = parse_arguments(kinds, arguments, description=__doc__)
     chosen = registered(encoder.model)
     architecture = with_defaults(encoder.model, chosen.architecture_defaults(), encoder.architecture())
     settings = LoopSettings(seed=training.seed, **with_defaults(encoder.model, chosen.training_defaults, training.settings()))

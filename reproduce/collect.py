@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slmrec.artifacts import MANIFEST
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 
 COLLECTED = ("manifest.json", "metrics.json", "stats.json")
@@ -47,9 +48,7 @@ def collect(run_dir: Path, output_dir: Path) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
-
-    (arguments,) = HfArgumentParser(CollectArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(CollectArguments, argv, description=__doc__)
     written = collect(Path(arguments.run_dir), Path(arguments.output_dir))
     print(f"{len(written)} files written below {arguments.output_dir}")
 

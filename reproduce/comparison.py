@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reproduce.experiments import ENCODER_LABELS
 from slmrec.artifacts import input_directory, read_json, read_manifest
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
@@ -108,9 +109,7 @@ class ComparisonArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
-
-    (arguments,) = HfArgumentParser(ComparisonArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(ComparisonArguments, argv, description=__doc__)
     run_dir = Path(arguments.run_dir)
     rows = [read_row(directory) for directory in evaluated_models(run_dir)]
     if not rows:

@@ -21,6 +21,7 @@ import numpy as np
 
 from reproduce.cold import RANKINGS, group_metrics
 from slmrec.artifacts import Stage, input_directory, read_json, read_manifest, stage_input, write_json
+from slmrec.command_line import parse_arguments, typed_command
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.data.write import MIN_ACTIONS
 from slmrec.errors import InputError
@@ -118,14 +119,12 @@ def measure(arguments: MeasureArguments) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
-
     argv = sys.argv[1:] if argv is None else argv
     steps = {"hide": (HideArguments, hide), "measure": (MeasureArguments, measure)}
     if not argv or argv[0] not in steps:
         raise InputError(f"begin with one of {', '.join(steps)}")
     kind, step = steps[argv[0]]
-    step(*HfArgumentParser(kind).parse_args_into_dataclasses(argv[1:]))
+    step(*parse_arguments(kind, argv[1:], description=__doc__, command=f"{typed_command()} {argv[0]}"))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from reproduce.hyperparameters import comparison_rows
 from reproduce.model_tables import rank_table
 from reproduce.tables import hyperparameter_table, rules_table, stats_table, tables
 from slmrec.artifacts import read_json
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 
 TEMPLATE = "report.html.jinja"
@@ -327,9 +328,7 @@ class ReportArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
-
-    (arguments,) = HfArgumentParser(ReportArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(ReportArguments, argv, description=__doc__)
     print(f"Written to {render(Path(arguments.tables_dir))}, tables and figures beside it")
 
 

@@ -20,6 +20,7 @@ from reproduce.experiments import MODEL_EXPERIMENTS, PAIRS, Model, models_of
 from reproduce.regimes import regimes
 from reproduce.statistics import paired_comparison
 from slmrec.artifacts import MANIFEST, read_json, read_manifest, write_json
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 
 RANKINGS = ("sampled", "full")
@@ -202,9 +203,7 @@ class SummaryArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
-
-    (arguments,) = HfArgumentParser(SummaryArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(SummaryArguments, argv, description=__doc__)
     root = Path(arguments.runs)
     directories = sorted(path.parent.parent for path in root.glob("*/data/stats.json"))
     if not directories and not (root / "tables").is_dir():

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from slmrec.artifacts import git_state, library_versions, write_json
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 
 STACKS = [(layers, tokens, width) for tokens, width in ((12, 16), (99, 128)) for layers in (1, 4, 8, 32)]
@@ -124,9 +125,7 @@ def summary(seed: int) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    from transformers import HfArgumentParser  # the only heavy import, for the command line alone
-
-    (arguments,) = HfArgumentParser(TheoryArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(TheoryArguments, argv, description=__doc__)
     found = summary(arguments.seed)
     Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(arguments.output), found)

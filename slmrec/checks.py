@@ -1,10 +1,26 @@
-"""Range checks of command-line arguments: each raises InputError with one line that names the flag."""
+"""Range checks of command-line arguments: each raises InputError with one line that names the flag.
+
+None stands for a flag that was not given and passes. Numbers that are not finite never pass.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
+from slmrec.command_line import flags_of
 from slmrec.errors import InputError
+
+
+def check_choices(arguments: Any) -> None:
+    """Raise InputError unless every field of a dataclass whose type is a Literal holds one of its values."""
+    for flag in flags_of(type(arguments)).values():
+        value = getattr(arguments, flag.name)
+        if flag.choices and value is not None:
+            for one in value if flag.many else [value]:
+                one_of(flag.name, one, flag.choices)
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -19,20 +35,37 @@ def share_below_one(name: str, value: float | None) -> None:
         raise InputError(f"--{name} {value}: must be at least 0 and below 1")
 
 
+def finite(name: str, value: float | None) -> None:
+    """Raise InputError when a number was given and is infinite or undefined."""
+    if value is not None and not math.isfinite(value):
+        raise InputError(f"--{name} {value}: must be a finite number")
+
+
 def at_least(name: str, value: float | None, least: float) -> None:
     """Raise InputError when a number was given and is below `least`."""
-    if value is not None and not value >= least:
+    if value is not None and not (value >= least and math.isfinite(value)):
         raise InputError(f"--{name} {value}: must be at least {least}")
 
 
 def above(name: str, value: float | None, bound: float) -> None:
     """Raise InputError when a number was given and is not above `bound`."""
-    if value is not None and not value > bound:
+    if value is not None and not (value > bound and math.isfinite(value)):
         raise InputError(f"--{name} {value}: must be above {bound}")
 
 
+def seed_in_range(name: str, value: int, bits: int = 32) -> None:
+    """Raise InputError unless `value` is a seed of that many bits: numpy takes 32."""
+    if not 0 <= value < 2**bits:
+        raise InputError(f"--{name} {value}: must be in 0..2**{bits} - 1")
+
+
+def each(check: Callable[..., None], arguments: Any, names: str, *bounds: float) -> None:
+    """Apply one of the checks above to several fields of a dataclass, named in one string."""
+    for name in names.split():
+        check(name, getattr(arguments, name), *bounds)
+
+
 def report_target(value: str) -> None:
-    """Raise InputError unless `value` of --report_to can be served here."""
-    one_of("report_to", value, ("none", "tensorboard", "wandb"))
-    if value != "none" and find_spec(value) is None:
+    """Raise InputError unless what --report_to names is installed; before anything is, nothing can be missing."""
+    if value != "none" and find_spec("torch") and find_spec(value) is None:
         raise InputError(f"--report_to {value}: the package {value} is not installed (pip install {value})")

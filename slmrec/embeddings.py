@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,31 +11,6 @@ from safetensors.torch import load_file, save_file
 from slmrec.artifacts import read_manifest
 from slmrec.data.dataset import PAD
 from slmrec.errors import InputError
-
-
-@dataclass
-class EmbeddingArguments:
-    """Where item embeddings come from."""
-
-    encoder: str | None = field(default=None, metadata={"help": "directory of a trained conventional recommender"})
-    pickle: bool = field(default=False, metadata={"help": "also write sasrec_item.pkl in the layout of the released code"})
-    from_pickle: str | None = field(
-        default=None, metadata={"help": "instead of --encoder: a released sasrec_item.pkl whose items are in the order of --data"}
-    )
-    data: str | None = field(default=None, metadata={"help": "with --from_pickle: directory of the data stage"})
-    first_item_row: int = field(
-        default=1,
-        metadata={"help": "with --from_pickle: the row of item 1; 1 where row 0 is padding, 0 where there is no such row"},
-    )
-
-    def __post_init__(self):
-        if (self.encoder is None) == (self.from_pickle is None):
-            raise InputError("give either --encoder or --from_pickle")
-        if (self.from_pickle is None) != (self.data is None):
-            raise InputError("--from_pickle and --data go together")
-        if self.first_item_row not in (0, 1) or (self.encoder and self.first_item_row != 1):
-            raise InputError(f"--first_item_row {self.first_item_row}: 0 or 1, and only with --from_pickle")
-
 
 TENSORS, NAME = "item_embeddings.safetensors", "item_embedding"
 TEXT_TENSORS, TEXT_NAME = "text_vectors.safetensors", "text_vector"  # what the items are called, in numbers (slmrec.text)

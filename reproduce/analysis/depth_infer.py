@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
-from transformers import HfArgumentParser
 
 from reproduce.analysis.finished_model import AnalysisArguments, final_norm, open_analysis
 from slmrec.checks import at_least
+from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import SequenceDataset
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
@@ -119,7 +119,7 @@ def measure(reader: LayerReader, dataset: SequenceDataset, args: DepthInferArgum
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = HfArgumentParser(DepthInferArguments).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments(DepthInferArguments, argv, description=__doc__)
     device = pick_device(args.device)
     config = {"candidates_seed": args.candidates_seed, "num_candidates": args.num_candidates}
     stage, dataset = open_analysis("depth_infer", args, config, seed=args.candidates_seed)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
-from transformers import HfArgumentParser
 
 from reproduce.analysis.finished_model import AnalysisArguments, final_norm, open_analysis
 from slmrec.checks import at_least
+from slmrec.command_line import parse_arguments
 from slmrec.data.batches import SplitRows
 from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
@@ -111,7 +111,7 @@ def evenly_spaced(total: int, most: int | None) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = HfArgumentParser(LayersArguments).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments(LayersArguments, argv, description=__doc__)
     device = pick_device(args.device)
     stage, dataset = open_analysis("layers", args, {"max_users": args.max_users})
     if stage.up_to_date:

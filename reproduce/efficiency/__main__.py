@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser
 
 from reproduce.efficiency import paper_tables, speedups
 from reproduce.efficiency.arguments import BenchmarkArguments
@@ -30,11 +29,12 @@ from reproduce.efficiency.shares import ranking_shares, training_shares
 from reproduce.efficiency.timing import ProcessorShare
 from reproduce.efficiency.workload import Workload, make_workload
 from slmrec.artifacts import write_json
+from slmrec.command_line import parse_arguments
 from slmrec.runtime import pick_device, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
-    (arguments,) = HfArgumentParser(BenchmarkArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(BenchmarkArguments, argv, description=__doc__)
     device = pick_device(arguments.device)
     workload = make_workload(arguments)
     models = Models(arguments, workload.dataset.num_items, device)

@@ -26,9 +26,9 @@ from statistics import median
 import numpy as np
 import polars as pl
 from tqdm import tqdm
-from transformers import HfArgumentParser
 
 from slmrec.artifacts import library_versions, read_json, write_json
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 
@@ -170,7 +170,7 @@ def benchmark(args: DataBenchmarkArguments, work_dir: Path) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = HfArgumentParser((DataBenchmarkArguments,)).parse_args_into_dataclasses(argv)
+    (args,) = parse_arguments((DataBenchmarkArguments,), argv, description=__doc__)
     work_dir, output = Path(args.work_dir), Path(args.output)
     if work_dir.exists():
         raise InputError(f"{work_dir}: exists already; name a directory that can be made and removed")

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import HfArgumentParser
 
 from reproduce.efficiency.environment import environment
 from reproduce.efficiency.timing import DTYPES, ProcessorShare, in_turn, matrix_product_rate
 from slmrec.artifacts import read_manifest, write_json
 from slmrec.checks import one_of
+from slmrec.command_line import parse_arguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.encoders.item_losses import choose_item_loss
@@ -123,7 +123,7 @@ def cost(side: Side, step_seconds: float, rate: float) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    (arguments,) = HfArgumentParser(CostArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(CostArguments, argv, description=__doc__)
     device = pick_device(arguments.device)
     result = costs(arguments, device)
     print(f"matrix products: {result['flops_per_second'] / 1e9:.0f} GFLOP/s", HEADER, sep="\n")

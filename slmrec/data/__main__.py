@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import polars as pl
-from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, file_input, write_json
+from slmrec.command_line import parse_arguments
 from slmrec.data.amazon import read_amazon
 from slmrec.data.arguments import DataArguments
 from slmrec.data.attributes import save_attributes
@@ -89,7 +89,7 @@ def in_one_line(stats: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, output = HfArgumentParser((DataArguments, OutputArguments)).parse_args_into_dataclasses(argv)
+    args, output = parse_arguments((DataArguments, OutputArguments), argv, description=__doc__)
     inputs = {name: file_input(path) for name, path in args.files().items()}
     config = args.rules() | {"synthetic": is_synthetic(args.input, inputs["reviews"]["digest"])}
     stage = Stage("data", output.output_dir, config, inputs, overwrite=output.overwrite_output_dir)

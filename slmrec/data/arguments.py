@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import one_of
+from slmrec.checks import at_least, check_choices, finite, seed_in_range
 from slmrec.errors import InputError
 
 COLUMNS = {  # what the four columns are called where no flag names them
@@ -23,7 +24,9 @@ MAX_MALFORMED = 0.01
 class DataArguments:
     """What the data stage reads, and which actions it keeps."""
 
-    format: str = field(metadata={"help": "amazon (JSON lines), csv, sequences (S3-Rec text, LC-Rec JSON) or recbole (.inter)"})
+    format: Literal["amazon", "csv", "sequences", "recbole"] = field(
+        metadata={"help": "amazon: JSON lines; sequences: S3-Rec text or LC-Rec JSON; recbole: .inter"}
+    )
     input: str = field(metadata={"help": "reviews, actions or sequences; may be gzip-compressed, like every file here"})
     meta: str | None = field(
         default=None,
@@ -33,8 +36,10 @@ class DataArguments:
         default=None, metadata={"help": "'source id TAB number' of each item, where --input holds numbers"}
     )
     user_table: str | None = field(default=None, metadata={"help": "'source id TAB number' of each user, likewise"})
-    protocol: str = field(default="paper", metadata={"help": "paper or released"})
-    duplicates: str = field(default="first", metadata={"help": "first: of each (user, item) pair one action; keep: all"})
+    protocol: Literal["paper", "released"] = field(default="paper", metadata={"help": "whose rules: the paper's or the code's"})
+    duplicates: Literal["first", "keep"] = field(
+        default="first", metadata={"help": "first: of each (user, item) pair one action; keep: all"}
+    )
     min_rating: float | None = field(
         default=None, metadata={"help": "keep ratings of at least this; default: above 3 (paper), at least 3 (released)"}
     )
@@ -59,11 +64,9 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        one_of("format", self.format, ("amazon", "csv", "sequences", "recbole"))
-        one_of("protocol", self.protocol, ("paper", "released"))
-        one_of("duplicates", self.duplicates, ("first", "keep"))
-        if self.k_core < 1:
-            raise InputError(f"--k_core {self.k_core}: must be at least 1")
+        check_choices(self)
+        at_least("k_core", self.k_core, 1)
+        finite("min_rating", self.min_rating)
         if self.max_malformed is not None and not 0 <= self.max_malformed <= 1:
             raise InputError(f"--max_malformed {self.max_malformed}: must be a share from 0 to 1")
         meta = (self.meta or "").removesuffix(".gz")
@@ -90,3 +93,17 @@ class DataArguments:
     def rules(self) -> dict:
         """Everything but the files that determines the result."""
         return {name: value for name, value in vars(self).items() if name not in ("input", "meta", "item_table", "user_table")}
+
+
+@dataclass
+class DemoArguments:
+    """Size of the synthetic reviews."""
+
+    seed: int = field(default=0, metadata={"help": "the same seed gives the same bytes"})
+    num_users: int = field(default=2600, metadata={"help": "users with enough actions to stay; as many again by a third do not"})
+    num_items: int = field(default=1400, metadata={"help": "items that the users' paths lead through"})
+
+    def __post_init__(self):
+        seed_in_range("seed", self.seed)
+        at_least("num_users", self.num_users, 20)
+        at_least("num_items", self.num_items, 100)

@@ -11,31 +11,17 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_json
-from slmrec.errors import InputError
+from slmrec.command_line import parse_arguments
+from slmrec.data.arguments import DemoArguments
 from slmrec.runtime import run_main
-
-
-@dataclass
-class DemoArguments:
-    """Size of the synthetic reviews."""
-
-    seed: int = field(default=0, metadata={"help": "the same seed gives the same bytes"})
-    num_users: int = field(default=2600, metadata={"help": "users with enough actions to stay; as many again by a third do not"})
-    num_items: int = field(default=1400, metadata={"help": "items that the users' paths lead through"})
-
-    def __post_init__(self):
-        if self.seed < 0 or self.num_users < 20 or self.num_items < 100:
-            raise InputError("--seed must be at least 0, --num_users 20, --num_items 100")
-
 
 REVIEWS, META = "reviews.json.gz", "meta.json.gz"
 
@@ -238,7 +224,7 @@ def is_synthetic(path: str, digest: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, output = HfArgumentParser((DemoArguments, OutputArguments)).parse_args_into_dataclasses(argv)
+    args, output = parse_arguments((DemoArguments, OutputArguments), argv, description=__doc__)
     stage = Stage("demo", output.output_dir, asdict(args), {}, overwrite=output.overwrite_output_dir, seed=args.seed)
     if stage.up_to_date:
         return

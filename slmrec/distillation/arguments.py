@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import one_of
+from slmrec.checks import above, at_least, check_choices, each
 from slmrec.errors import InputError
 
 # The terms of Eq. 6, then those of other methods; each has a weight --lambda_<name>
@@ -35,7 +36,7 @@ class DistillationArguments:
     distill_last_block: bool = field(
         default=True, metadata={"help": "compare the last block too, as Eq. 3 and 4 do (the text of Section 5.2 says otherwise)"}
     )
-    protocol: str = field(
+    protocol: Literal["paper", "released"] = field(
         default="paper", metadata={"help": "paper: Eq. 3 to 5; released: sums over blocks and the unsquared distance"}
     )
     project_states: bool = field(
@@ -57,12 +58,11 @@ class DistillationArguments:
     contrastive_temperature: float = field(default=0.1, metadata={"help": "of the cosines in --lambda_contrastive"})
 
     def __post_init__(self):
-        one_of("protocol", self.protocol, ("paper", "released"))
+        check_choices(self)
         for name in DISTILLATION_TERMS:
-            if getattr(self, f"lambda_{name}") < 0:
-                raise InputError(f"--lambda_{name} {getattr(self, f'lambda_{name}')}: must not be negative")
-        if self.temperature <= 0 or self.contrastive_temperature <= 0:
-            raise InputError("--temperature and --contrastive_temperature must be above 0")
+            at_least(f"lambda_{name}", getattr(self, f"lambda_{name}"), 0)
+        each(above, self, "temperature contrastive_temperature", 0)
+        each(at_least, self, "num_blocks teacher_layers", 1)
         self._check_teacher()
         self._check_blocks()
 

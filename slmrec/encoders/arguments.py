@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import at_least, one_of, report_target, share_below_one
+from slmrec.checks import above, at_least, check_choices, each, report_target, seed_in_range, share_below_one
 from slmrec.errors import InputError
 
 ENCODERS_OWN = "; default: the encoder's own"  # slmrec/encoders/registry.py puts the values in its place
@@ -22,8 +23,7 @@ class EncoderArguments:
     max_length: int | None = field(default=None, metadata={"help": f"latest items of a user that are read{ENCODERS_OWN}"})
 
     def __post_init__(self):
-        for name in ("hidden_size", "num_layers", "num_heads", "max_length"):
-            at_least(name, getattr(self, name), 1)
+        each(at_least, self, "hidden_size num_layers num_heads max_length", 1)
         share_below_one("dropout", self.dropout)
 
     def architecture(self) -> dict:
@@ -31,17 +31,13 @@ class EncoderArguments:
         return {name: value for name, value in vars(self).items() if name != "model"}
 
 
-ITEM_LOSSES = ("ce", "bce", "bpr", "sampled")  # slmrec/encoders/item_losses.py
-
-
 @dataclass
 class TrainEncoderArguments:
     """How an encoder is trained; what is not given is its own choice."""
 
     data: str = field(metadata={"help": "directory of the data stage"})
-    targets: str | None = field(
-        default=None,
-        metadata={"help": "all (every position of the training part) or last (one target per user); default: the encoder's own"},
+    targets: Literal["all", "last"] | None = field(
+        default=None, metadata={"help": "every position of the training part, or one target per user; default: the encoder's own"}
     )
     learning_rate: float | None = field(default=None, metadata={"help": "of Adam, constant; default: the encoder's own"})
     batch_size: int | None = field(default=None, metadata={"help": "users per step; default: the encoder's own"})
@@ -50,38 +46,52 @@ class TrainEncoderArguments:
         default=None, metadata={"help": "stop after this many epochs without a better validation MRR; default: the encoder's own"}
     )
     weight_decay: float | None = field(default=None, metadata={"help": "L2 term of Adam; default: the encoder's own"})
-    loss: str | None = field(
+    loss: Literal["ce", "bce", "bpr", "sampled"] | None = field(
         default=None,
-        metadata={"help": "ce (over all items), bce, bpr or sampled (against drawn negatives); default: the encoder's own"},
+        metadata={"help": "ce: over all items; the others: against drawn negatives; default: the encoder's own"},
     )
     num_negatives: int | None = field(default=None, metadata={"help": "drawn negatives per target, for every loss but ce"})
     pretrain_epochs: int | None = field(default=None, metadata={"help": "s3rec: epochs of pretraining before --num_epochs"})
-    precision: str | None = field(
+    precision: Literal["fp32", "bf16"] | None = field(
         default=None,
-        metadata={"help": "of training: fp32, or bf16 (mixed, for hardware that multiplies it); default: the encoder's own"},
+        metadata={"help": "of training; bf16 is mixed, for hardware that multiplies it; default: the encoder's own"},
     )
     seed: int = field(default=0, metadata={"help": "of the weights, the dropout and the order of users"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
-    report_to: str = field(default="tensorboard", metadata={"help": "where the curves go: none, tensorboard or wandb"})
+    report_to: Literal["none", "tensorboard", "wandb"] = field(default="tensorboard", metadata={"help": "where the curves go"})
 
     def __post_init__(self):
+        check_choices(self)
         report_target(self.report_to)
-        if self.precision is not None:
-            one_of("precision", self.precision, ("fp32", "bf16"))
-        if self.targets is not None:
-            one_of("targets", self.targets, ("all", "last"))
-        at_least("batch_size", self.batch_size, 1)
-        at_least("num_epochs", self.num_epochs, 1)
-        at_least("patience", self.patience, 1)
-        if self.loss is not None:
-            one_of("loss", self.loss, ITEM_LOSSES)
-        at_least("num_negatives", self.num_negatives, 1)
-        at_least("pretrain_epochs", self.pretrain_epochs, 0)
-        at_least("weight_decay", self.weight_decay, 0)
-        at_least("seed", self.seed, 0)
-        if self.learning_rate is not None and self.learning_rate <= 0:
-            raise InputError(f"--learning_rate {self.learning_rate}: must be above 0")
+        above("learning_rate", self.learning_rate, 0)
+        each(at_least, self, "batch_size num_epochs patience num_negatives", 1)
+        each(at_least, self, "pretrain_epochs weight_decay", 0)
+        seed_in_range("seed", self.seed)
 
     def settings(self) -> dict:
         """The flags that have a default per model; None where not given."""
         return {name: value for name, value in vars(self).items() if name not in ("data", "seed", "device", "report_to")}
+
+
+@dataclass
+class EmbeddingArguments:
+    """Where item embeddings come from."""
+
+    encoder: str | None = field(default=None, metadata={"help": "directory of a trained conventional recommender"})
+    pickle: bool = field(default=False, metadata={"help": "also write sasrec_item.pkl in the layout of the released code"})
+    from_pickle: str | None = field(
+        default=None, metadata={"help": "instead of --encoder: a released sasrec_item.pkl whose items are in the order of --data"}
+    )
+    data: str | None = field(default=None, metadata={"help": "with --from_pickle: directory of the data stage"})
+    first_item_row: int = field(
+        default=1,
+        metadata={"help": "with --from_pickle: the row of item 1; 1 where row 0 is padding, 0 where there is no such row"},
+    )
+
+    def __post_init__(self):
+        if (self.encoder is None) == (self.from_pickle is None):
+            raise InputError("give either --encoder or --from_pickle")
+        if (self.from_pickle is None) != (self.data is None):
+            raise InputError("--from_pickle and --data go together")
+        if self.first_item_row not in (0, 1) or (self.encoder and self.first_item_row != 1):
+            raise InputError(f"--first_item_row {self.first_item_row}: 0 or 1, and only with --from_pickle")

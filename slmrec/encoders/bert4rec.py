@@ -31,7 +31,7 @@ import torch
 from torch import nn
 
 from slmrec.checks import share_below_one
-from slmrec.encoders.encoder import OwnFlag, ItemLoss
+from slmrec.encoders.encoder import ItemLoss, OwnFlag
 from slmrec.encoders.transformer import INITIAL_STD, Block, SelfAttentive, initialise
 from slmrec.ragged import row_ends, row_numbers
 

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 
 from slmrec.checks import above, at_least
-from slmrec.encoders.encoder import OwnFlag, ItemLoss
+from slmrec.encoders.encoder import ItemLoss, OwnFlag
 from slmrec.encoders.sasrec import SASRec
 from slmrec.ragged import indices, row_ends
 

@@ -16,7 +16,7 @@ from slmrec.encoders.encoder import ItemLoss
 
 
 def choose_item_loss(name: str, num_negatives: int, precision: str = "fp32") -> ItemLoss:
-    """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one of ITEM_LOSSES.
+    """The loss `(vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> float32 scalar` of one value of --loss.
 
     ce: cross-entropy over all items. bce: binary cross-entropy of the target and its negatives (Kang and McAuley 2018, Eq. 7).
     bpr: -log sigmoid(target - negative) (Rendle et al. 2009). sampled: cross-entropy among the target and its negatives.

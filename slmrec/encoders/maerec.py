@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slmrec.checks import at_least, share_below_one
-from slmrec.encoders.encoder import OwnFlag, ItemLoss
+from slmrec.encoders.encoder import ItemLoss, OwnFlag
 from slmrec.encoders.item_graph import ItemGraph, transitions
 from slmrec.encoders.sasrec import SASRec
 from slmrec.errors import InputError

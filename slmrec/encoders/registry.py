@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -72,8 +72,8 @@ def architecture_arguments() -> type[EncoderArguments]:
         for flag, described in encoder.own_flags().items():
             own.setdefault(flag, {})[name] = described
     defaults = {name: encoder.architecture_defaults() for name, encoder in ENCODERS.items()}
-    names = field(default="sasrec", metadata={"help": f"the encoder, one of {', '.join(ENCODERS)}"})
-    columns: list[tuple] = [("model", str, names)]
+    names = field(default="sasrec", metadata={"help": "the encoder"})
+    columns: list[tuple] = [("model", Literal[tuple(ENCODERS)], names)]
     columns += [(name, entry.type, _with_defaults(entry.metadata["help"], name, defaults)) for name, entry in shared.items()]
     for name, described in own.items():
         (kind,) = {kind for kind, _ in described.values()}  # one flag has one type
@@ -96,7 +96,8 @@ def training_arguments() -> type[TrainEncoderArguments]:
     """TrainEncoderArguments with the encoders' defaults in the help."""
     defaults = {name: encoder.training_defaults for name, encoder in ENCODERS.items()}
     entries = [entry for entry in fields(TrainEncoderArguments) if entry.default is None]
-    columns = [(entry.name, entry.type, _with_defaults(entry.metadata["help"], entry.name, defaults)) for entry in entries]
+    hints = get_type_hints(TrainEncoderArguments)
+    columns = [(entry.name, hints[entry.name], _with_defaults(entry.metadata["help"], entry.name, defaults)) for entry in entries]
     made = make_dataclass("TrainEncoderArguments", columns, bases=(TrainEncoderArguments,))
     made.__doc__ = TrainEncoderArguments.__doc__
     return made

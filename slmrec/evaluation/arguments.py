@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import one_of
-from slmrec.errors import InputError
+from slmrec.checks import at_least, check_choices, each, seed_in_range
 
 
 @dataclass
@@ -13,7 +13,7 @@ class EvaluationArguments:
     """What `evaluate.py` ranks, and against what."""
 
     model: str = field(metadata={"help": "directory of a finished encoder, teacher or student, or a checkpoint-N inside one"})
-    split: str = field(default="test", metadata={"help": "valid or test"})
+    split: Literal["valid", "test"] = field(default="test", metadata={"help": "which held-out item is ranked"})
     full_ranking: bool = field(
         default=False, metadata={"help": "also rank each target among all items, with the user's other items masked"}
     )
@@ -28,8 +28,6 @@ class EvaluationArguments:
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
 
     def __post_init__(self):
-        one_of("split", self.split, ("valid", "test"))
-        if self.num_candidates < 1 or self.eval_batch_size < 1:
-            raise InputError("--num_candidates and --eval_batch_size must be at least 1")
-        if not 0 <= self.candidates_seed < 2**64:
-            raise InputError(f"--candidates_seed {self.candidates_seed}: must be in 0..2**64 - 1")
+        check_choices(self)
+        each(at_least, self, "num_candidates eval_batch_size", 1)
+        seed_in_range("candidates_seed", self.candidates_seed, 64)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import one_of, share_below_one
+from slmrec.checks import above, at_least, check_choices, each, seed_in_range, share_below_one
 from slmrec.errors import InputError
 
 
@@ -20,19 +21,18 @@ class EllmArguments:
     num_layers: int = field(
         default=8, metadata={"help": "first decoder layers that are kept (paper: 8 for the teacher, 4 the student)"}
     )
-    train_strategy: str = field(
-        default="auto",
-        metadata={"help": "lora, full, or auto: full for a random checkpoint made by this project, lora otherwise"},
+    train_strategy: Literal["auto", "lora", "full"] = field(
+        default="auto", metadata={"help": "auto: full for a random checkpoint made by this project, lora otherwise"}
     )
-    targets: str = field(
+    targets: Literal["last", "all"] = field(
         default="last",
         metadata={
             "help": "last: one target per user, read after the closing prompt (paper); all: every item of the training part"
         },
     )
     max_length: int = field(default=30, metadata={"help": "latest items of a history that are read (released code: 30)"})
-    encoding: str = field(
-        default="exact", metadata={"help": "exact, or reference: every row padded to the full length; same results, more work"}
+    encoding: Literal["exact", "reference"] = field(
+        default="exact", metadata={"help": "reference: every row padded to the full length; same results, more work"}
     )
     item_dropout: float = field(
         default=0.0, metadata={"help": "dropout of the item vectors that enter the decoder (not in the paper, which has none)"}
@@ -40,11 +40,11 @@ class EllmArguments:
     train_items: bool = field(
         default=False, metadata={"help": "train the item embeddings along, which the paper keeps as they come (Section 3)"}
     )
-    start: str = field(
+    start: Literal["random", "passing", "teacher"] = field(
         default="random",
         metadata={
-            "help": "of the linear maps: passing (a decoder that adds nothing returns the last item's own vector), random, or, "
-            "for distill.py, teacher (the trained teacher's)"
+            "help": "of the linear maps; passing: a decoder that adds nothing returns the last item's own vector; teacher, for "
+            "distill.py: those of the trained teacher"
         },
     )
     start_ratio: float = field(
@@ -67,19 +67,13 @@ class EllmArguments:
     )
 
     def __post_init__(self):
-        one_of("train_strategy", self.train_strategy, ("auto", "lora", "full"))
-        one_of("targets", self.targets, ("last", "all"))
-        one_of("encoding", self.encoding, ("exact", "reference"))
-        one_of("start", self.start, ("passing", "random", "teacher"))
-        share_below_one("item_dropout", self.item_dropout)
-        if not 0 < self.start_ratio < float("inf"):
-            raise InputError(f"--start_ratio {self.start_ratio}: must be above 0")
+        check_choices(self)
+        each(share_below_one, self, "item_dropout lora_dropout")
+        each(at_least, self, "num_layers max_length lora_r lora_alpha", 1)
+        above("start_ratio", self.start_ratio, 0)
+        above("user_length", self.user_length, 0)
         if self.user_length is not None and self.start != "passing":
             raise InputError("--user_length is only for --start passing")
-        if self.user_length is not None and not 0 < self.user_length < float("inf"):
-            raise InputError(f"--user_length {self.user_length}: must be above 0")
-        if self.max_length < 1:
-            raise InputError(f"--max_length {self.max_length}: must be at least 1")
 
 
 @dataclass
@@ -92,3 +86,29 @@ class EllmInputs:
         default=None,
         metadata={"help": "directory of text vectors (embed_titles.py) that enter the decoder beside the item embeddings"},
     )
+
+
+@dataclass
+class BackboneArguments:
+    """Size of a randomly initialised LLaMA."""
+
+    hidden_size: int = field(default=128, metadata={"help": "width of the decoder (paper: 4096)"})
+    intermediate_size: int | None = field(default=None, metadata={"help": "width of its MLP; default: 2.6875 times, as LLaMA-7B"})
+    num_layers: int = field(default=8, metadata={"help": "decoder layers (paper: 32)"})
+    num_heads: int = field(default=4, metadata={"help": "attention heads (paper: 32)"})
+    initializer_range: float = field(default=0.02, metadata={"help": "standard deviation of the weights (LLaMA: 0.02)"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "of attention weights when it is trained (LLaMA: 0)"})
+    seed: int = field(default=0, metadata={"help": "of the random weights"})
+
+    def __post_init__(self):
+        each(at_least, self, "hidden_size num_layers num_heads", 1)
+        at_least("intermediate_size", self.intermediate_size, 1)
+        if self.hidden_size % (2 * self.num_heads):
+            raise InputError(
+                f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"
+            )
+        share_below_one("attention_dropout", self.attention_dropout)
+        above("initializer_range", self.initializer_range, 0)
+        seed_in_range("seed", self.seed)
+        if self.intermediate_size is None:
+            self.intermediate_size = self.hidden_size * 43 // 16

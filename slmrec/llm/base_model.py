@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, HfArgumentParser
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_manifest
+from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.llm.fetch import fetch
 from slmrec.llm.known_models import KNOWN_MODELS, KnownModel
@@ -143,7 +144,7 @@ class BaseModelArguments:
 
 
 def main(argv: list[str] | None = None) -> None:
-    (arguments,) = HfArgumentParser(BaseModelArguments).parse_args_into_dataclasses(argv)
+    (arguments,) = parse_arguments(BaseModelArguments, argv, description=__doc__)
     print(local_base_model(arguments.base_model, arguments.models_dir))
 
 

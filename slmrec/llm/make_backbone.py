@@ -7,42 +7,17 @@ It is loaded by exactly the code that loads a pretrained one; only names and siz
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import HfArgumentParser, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage
-from slmrec.checks import share_below_one
-from slmrec.errors import InputError
+from slmrec.command_line import parse_arguments
+from slmrec.llm.arguments import BackboneArguments
 from slmrec.llm.prompt import AFTER_ITEMS, BEFORE_ITEMS
 from slmrec.runtime import run_main, seed_everything
-
-
-@dataclass
-class BackboneArguments:
-    """Size of a randomly initialised LLaMA."""
-
-    hidden_size: int = field(default=128, metadata={"help": "width of the decoder (paper: 4096)"})
-    intermediate_size: int | None = field(default=None, metadata={"help": "width of its MLP; default: 2.6875 times, as LLaMA-7B"})
-    num_layers: int = field(default=8, metadata={"help": "decoder layers (paper: 32)"})
-    num_heads: int = field(default=4, metadata={"help": "attention heads (paper: 32)"})
-    initializer_range: float = field(default=0.02, metadata={"help": "standard deviation of the weights (LLaMA: 0.02)"})
-    attention_dropout: float = field(default=0.0, metadata={"help": "of attention weights when it is trained (LLaMA: 0)"})
-    seed: int = field(default=0, metadata={"help": "of the random weights"})
-
-    def __post_init__(self):
-        if self.hidden_size % (2 * self.num_heads):
-            raise InputError(
-                f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"
-            )
-        share_below_one("attention_dropout", self.attention_dropout)
-        if self.initializer_range <= 0:
-            raise InputError(f"--initializer_range {self.initializer_range}: must be above 0")
-        if self.intermediate_size is None:
-            self.intermediate_size = self.hidden_size * 43 // 16
-
 
 # With this many entries the prompt is 62 + 7 tokens long, as with LLaMA's own tokenizer, so that rows have the published shape.
 VOCABULARY = 170
@@ -72,7 +47,7 @@ def small_llama_config(arguments: BackboneArguments) -> LlamaConfig:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments, output = HfArgumentParser((BackboneArguments, OutputArguments)).parse_args_into_dataclasses(argv)
+    arguments, output = parse_arguments((BackboneArguments, OutputArguments), argv, description=__doc__)
     stage = Stage(
         "backbone", output.output_dir, asdict(arguments), {}, overwrite=output.overwrite_output_dir, seed=arguments.seed
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import at_least, one_of
+from slmrec.checks import above, at_least, check_choices, each, seed_in_range
 from slmrec.errors import InputError
 
 TFIDF = "tfidf"
 USES = ("start", "sum", "adapter", "alphafuse", "off")
-CONTROLS = ("none", "shuffled", "gaussian")
 
 
 @dataclass
@@ -36,10 +36,8 @@ class TextArguments:
     device: str = field(default="auto", metadata={"help": "checkpoints: auto, cpu, cuda or cuda:N"})
 
     def __post_init__(self):
-        at_least("seed", self.seed, 0)
-        at_least("batch_size", self.batch_size, 1)
-        for name in ("dimensions", "ngrams", "layer", "max_tokens"):
-            at_least(name, getattr(self, name), 1)
+        seed_in_range("seed", self.seed)
+        each(at_least, self, "batch_size dimensions ngrams layer max_tokens", 1)
         counting = self.encoder == TFIDF
         self._default({"dimensions": 256, "ngrams": 2}, counting, "--encoder tfidf")
         self._default({"layer": None, "max_tokens": 128}, not counting, "an --encoder that is a checkpoint")
@@ -62,11 +60,11 @@ class TextUseArguments:
     """How a conventional recommender uses text vectors."""
 
     text: str | None = field(default=None, metadata={"help": "directory of text vectors (embed_titles.py) of the same data"})
-    text_use: str | None = field(
+    text_use: Literal["start", "sum", "adapter", "alphafuse", "off"] | None = field(
         default=None,
         metadata={
-            "help": "start (the item table starts from the texts), sum (ID embedding plus a learned map of the text), adapter (a "
-            "learned map of the text alone), alphafuse (text directions frozen, IDs in their null space), off; default: start"
+            "help": "start: the item table starts from the texts; sum: ID embedding plus a learned map of the text; adapter: a "
+            "learned map of the text alone; alphafuse: text directions frozen, IDs in their null space; default: start with --text"
         },
     )
     text_exponent: float | None = field(
@@ -81,8 +79,8 @@ class TextUseArguments:
             "help": "start, alphafuse: leading directions that are kept; default: as many as the table is wide, alphafuse half"
         },
     )
-    text_control: str | None = field(
-        default=None, metadata={"help": "shuffled or gaussian vectors in the place of the texts' (a control); default: none"}
+    text_control: Literal["none", "shuffled", "gaussian"] | None = field(
+        default=None, metadata={"help": "vectors in the place of the texts', as a control; default: none"}
     )
     text_cold: bool = field(
         default=True, metadata={"help": "items that no training row holds get their vector from their text, by ridge regression"}
@@ -91,19 +89,16 @@ class TextUseArguments:
     def __post_init__(self):
         if self.text_use is None:
             self.text_use = "start" if self.text else "off"
-        one_of("text_use", self.text_use, USES)
+        check_choices(self)
         if self.text is None and self.text_use != "off":
             raise InputError(f"--text_use {self.text_use}: needs --text")
         self._default("text_exponent", 0.5, ("start", "alphafuse"))
         self._default("text_std", 0.06, ("start", "adapter", "alphafuse"))
         self._default("text_dimensions", None, ("start", "alphafuse"))
         self._default("text_control", "none", USES[:-1])
-        if self.text_control is not None:
-            one_of("text_control", self.text_control, CONTROLS)
         at_least("text_exponent", self.text_exponent, 0)
         at_least("text_dimensions", self.text_dimensions, 1)
-        if self.text_std is not None and not self.text_std > 0:
-            raise InputError(f"--text_std {self.text_std}: must be above 0")
+        above("text_std", self.text_std, 0)
 
     def _default(self, name: str, default: float | str | None, uses: tuple[str, ...]) -> None:
         """Fill in a default; a flag that this use has no need of is refused rather than ignored."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Literal
 
-from slmrec.checks import one_of, report_target
+from slmrec.checks import above, at_least, check_choices, each, report_target, seed_in_range, share_below_one
 from slmrec.errors import InputError
 
 
@@ -19,7 +21,11 @@ class LlmTrainingArguments:
     per_device_eval_batch_size: int = field(default=512, metadata={"help": "users per batch in validation (paper: 512)"})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "batches per optimiser step"})
     warmup_steps: int = field(default=50, metadata={"help": "steps of linear warm-up (Table 6: 50 or 100)"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning-rate schedule (Table 6: cosine)"})
+    lr_scheduler_type: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+    ] = field(
+        default="cosine", metadata={"help": "learning rate after the warm-up, which constant has none of (Table 6: cosine)"}
+    )
     weight_decay: float = field(default=0.0, metadata={"help": "AdamW's weight decay (not in the paper; transformers' default)"})
     adam_beta1: float = field(default=0.9, metadata={"help": "Table 6"})
     adam_beta2: float = field(default=0.999, metadata={"help": "Table 6 (its 9.999 for Sport is a typo)"})
@@ -31,16 +37,47 @@ class LlmTrainingArguments:
     seed: int = field(default=0, metadata={"help": "of new weights, row order and dropout"})
     candidates_seed: int = field(default=0, metadata={"help": "seed of the validation candidates"})
     num_candidates: int = field(default=999, metadata={"help": "validation candidates per user"})
-    precision: str = field(default="auto", metadata={"help": "fp32, bf16 (mixed), or auto: bf16 where it was measured to pay"})
-    device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
-    report_to: str = field(default="tensorboard", metadata={"help": "where the curves go: none, tensorboard or wandb"})
+    precision: Literal["auto", "fp32", "bf16"] = field(
+        default="auto", metadata={"help": "bf16 is mixed; auto: bf16 where it was measured to pay"}
+    )
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: cuda where there is one"})
+    report_to: Literal["none", "tensorboard", "wandb"] = field(default="tensorboard", metadata={"help": "where the curves go"})
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "start from this checkpoint-N; by default a killed run goes on from its last one"}
     )
 
     def __post_init__(self):
-        one_of("precision", self.precision, ("auto", "fp32", "bf16"))
-        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        check_choices(self)
         report_target(self.report_to)
-        if self.max_steps == 0 or self.num_train_epochs <= 0:
-            raise InputError("--max_steps and --num_train_epochs: nothing to train")
+        each(above, self, "learning_rate num_train_epochs adam_epsilon", 0)
+        if self.max_steps != -1 and not 1 <= self.max_steps < math.inf:
+            raise InputError(f"--max_steps {self.max_steps}: must be at least 1, or -1 to train --num_train_epochs")
+        each(at_least, self, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps", 1)
+        each(at_least, self, "logging_steps save_steps save_total_limit num_candidates", 1)
+        each(at_least, self, "warmup_steps weight_decay max_grad_norm", 0)
+        each(share_below_one, self, "adam_beta1 adam_beta2")
+        seed_in_range("seed", self.seed)
+        seed_in_range("candidates_seed", self.candidates_seed, 64)
+
+
+@dataclass
+class GuideArguments:
+    """Pulling user vectors to those of the recommender that the item embeddings come from (not in the paper)."""
+
+    guide: str | None = field(
+        default=None, metadata={"help": "directory of the trained conventional recommender that --embeddings come from"}
+    )
+    lambda_guide: float | None = field(
+        default=None, metadata={"help": "of the squared distance between its user vectors and the model's; default 20"}
+    )
+    lambda_ce: float | None = field(
+        default=None, metadata={"help": "of the next-item cross-entropy beside it; default 0.3, and 1 without --guide"}
+    )
+
+    def __post_init__(self):
+        for name, default in (("lambda_guide", 20.0), ("lambda_ce", 0.3)):
+            if self.guide is None and getattr(self, name) is not None:
+                raise InputError(f"--{name} is only for --guide")
+            if self.guide is not None and getattr(self, name) is None:
+                setattr(self, name, default)
+            at_least(name, getattr(self, name), 0)

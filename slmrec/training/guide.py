@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from slmrec.artifacts import require_same_item_map, stage_input
-from slmrec.checks import at_least
 from slmrec.embeddings import load_item_embeddings
 from slmrec.encoders.encoder import Encoder
 from slmrec.encoders.registry import load_encoder
@@ -16,37 +15,8 @@ from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.ellmrec import EllmModel
 from slmrec.runtime import pick_device
+from slmrec.training.arguments import GuideArguments
 from slmrec.training.trainer import Objective
-
-
-@dataclass
-class GuideArguments:
-    """Pulling user vectors to those of the recommender that the item embeddings come from (not in the paper)."""
-
-    guide: str | None = field(
-        default=None, metadata={"help": "directory of the trained conventional recommender that --embeddings come from"}
-    )
-    lambda_guide: float | None = field(
-        default=None, metadata={"help": "of the squared distance between its user vectors and the model's; default 20"}
-    )
-    lambda_ce: float | None = field(
-        default=None, metadata={"help": "of the next-item cross-entropy beside it; default 0.3, and 1 without --guide"}
-    )
-
-    def __post_init__(self):
-        for name, default in (("lambda_guide", 20.0), ("lambda_ce", 0.3)):
-            if self.guide is None and getattr(self, name) is not None:
-                raise InputError(f"--{name} is only for --guide")
-            if self.guide is not None and getattr(self, name) is None:
-                setattr(self, name, default)
-            at_least(name, getattr(self, name), 0)
-
-    def describe(self) -> tuple[dict, dict]:
-        """(configuration, inputs) that a guide adds to those of a stage: nothing where there is none."""
-        if self.guide is None:
-            return {}, {}
-        config = {"lambda_guide": self.lambda_guide, "lambda_ce": self.lambda_ce}
-        return config, {"guide": stage_input(self.guide, "encoder")}
 
 
 @dataclass
@@ -95,6 +65,14 @@ def guided(objective: Objective, arguments: GuideArguments, model: EllmArguments
         return objective
     guide = load_encoder(arguments.guide).requires_grad_(False).to(pick_device(device))
     return GuidedObjective(objective, guide, model.targets, arguments.lambda_guide, arguments.lambda_ce)
+
+
+def describe_guide(arguments: GuideArguments) -> tuple[dict, dict]:
+    """(configuration, inputs) that a guide adds to those of a stage: nothing where there is none."""
+    if arguments.guide is None:
+        return {}, {}
+    config = {"lambda_guide": arguments.lambda_guide, "lambda_ce": arguments.lambda_ce}
+    return config, {"guide": stage_input(arguments.guide, "encoder")}
 
 
 def check_guide(arguments: GuideArguments, model: EllmArguments, inputs: EllmInputs) -> None:

@@ -104,4 +104,4 @@ def test_too_small_a_demo_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["demo", "--output_dir", str(tmp_path / "d"), "--num_items", "3"])
     with pytest.raises(SystemExit):
         demo.run_main(demo.main)
-    assert "--num_items 100" in capsys.readouterr().err
+    assert "--num_items 3: must be at least 100" in capsys.readouterr().err

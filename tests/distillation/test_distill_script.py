@@ -119,7 +119,7 @@ def test_another_width(flags, write_backbone, tmp_path):
         ({"max_length": 20}, "the teacher has max_length 30, the student 20"),
         ({"teacher": "nowhere"}, "nowhere: no such directory"),
         ({"num_layers": 9}, "--num_layers 9: .* has 4 layers"),
-        ({"lambda_ms": -1}, "--lambda_ms -1.0: must not be negative"),
+        ({"lambda_ms": -1}, "--lambda_ms -1.0: must be at least 0"),
     ],
 )
 def test_other_settings(flags, tmp_path, changes, message):

@@ -95,10 +95,10 @@ def test_the_teacher_is_not_asked_without_feature_terms():
     [
         ({"num_blocks": 1}, "no intermediate block to supervise"),
         ({"num_blocks": 1, "lambda_ms": 0, "distill_last_block": False}, "leaves no block"),
-        ({"lambda_cos": -1}, "--lambda_cos -1: must not be negative"),
+        ({"lambda_cos": -1}, "--lambda_cos -1: must be at least 0"),
         ({"protocol": "other"}, "--protocol other: choose one of paper, released"),
-        ({"lambda_logits": -2}, "--lambda_logits -2: must not be negative"),
-        ({"temperature": 0}, "--temperature and --contrastive_temperature must be above 0"),
+        ({"lambda_logits": -2}, "--lambda_logits -2: must be at least 0"),
+        ({"temperature": 0}, "--temperature 0: must be above 0"),
         ({"online": True}, "give either --teacher .* or --online"),
         ({"teacher_layers": 4}, "--teacher_layers is only for --online"),
         ({"teacher_cache": "cache", "lambda_attention": 1}, "holds states, not the attention weights"),

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.command_line import flags_of
 from slmrec.encoders import item_losses
-from slmrec.encoders.arguments import ITEM_LOSSES
+from slmrec.encoders.arguments import TrainEncoderArguments
 from slmrec.encoders.item_losses import choose_item_loss, draw_negatives
 
 LOG3 = math.log(3)
@@ -47,4 +48,4 @@ def test_scores_are_dot_products_with_the_target_first(name, monkeypatch):
 
 def test_cross_entropy_is_over_the_whole_catalogue():
     assert choose_item_loss("ce", 1) is catalogue_cross_entropy
-    assert set(ITEM_LOSSES) == {"ce", "bce", "bpr", "sampled"}
+    assert set(flags_of(TrainEncoderArguments)["loss"].choices) == {"ce", "bce", "bpr", "sampled"}

@@ -128,8 +128,8 @@ def test_scores_that_are_not_finite_leave_nothing_behind(model, monkeypatch):
     "flags, message",
     [
         (["--split", "train"], "--split train: choose one of valid, test"),
-        (["--num_candidates", "0"], "--num_candidates and --eval_batch_size must be at least 1"),
-        (["--eval_batch_size", "0"], "--num_candidates and --eval_batch_size must be at least 1"),
+        (["--num_candidates", "0"], "--num_candidates 0: must be at least 1"),
+        (["--eval_batch_size", "0"], "--eval_batch_size 0: must be at least 1"),
         (["--candidates_seed", "-1"], "--candidates_seed -1: must be in 0..2**64 - 1"),
         ([], "nowhere: no such directory"),
     ],

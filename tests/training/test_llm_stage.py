@@ -342,11 +342,11 @@ def test_validation_history_by_hand():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"max_steps": 0}, "nothing to train"),
+        ({"max_steps": 0}, "--max_steps 0: must be at least 1, or -1"),
         ({"targets": "some"}, "--targets some: choose one of last, all"),
         ({"base_model": "."}, "--base_model .: the directory has no config.json"),
         ({"lora_target_modules": ["nowhere"], "train_strategy": "lora"}, "--lora_target_modules nowhere"),
-        ({"lr_scheduler_type": "sideways"}, "training arguments: sideways is not a valid SchedulerType"),
+        ({"lr_scheduler_type": "sideways"}, "--lr_scheduler_type sideways: choose one of cosine, linear"),
         ({"embeddings": "nowhere"}, "nowhere: no such directory"),
     ],
 )
