@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ import finetune
 from slmrec.command_line import flags_of, parse_arguments
 from slmrec.data.arguments import DataArguments, DemoArguments
 from slmrec.distillation.arguments import DistillationArguments
-from slmrec.encoders.arguments import EncoderArguments, TrainEncoderArguments
+from slmrec.encoders.registry import architecture_arguments, training_arguments
 from slmrec.errors import InputError
 from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.llm.arguments import BackboneArguments, EllmArguments
-from slmrec.training.arguments import LlmTrainingArguments
+from slmrec.text.arguments import TextArguments, TextUseArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
 
 ROOT = Path(__file__).parent.parent
 
@@ -130,12 +132,15 @@ def test_an_entry_point_ends_with_one_line_and_status_2(tmp_path):
 STAGES = {
     "data": (DataArguments, {"format": "amazon", "input": "f"}),
     "demo": (DemoArguments, {}),
-    "encoder": (EncoderArguments, {}),
-    "train_encoder": (TrainEncoderArguments, {"data": "d"}),
+    "encoder": (architecture_arguments(), {}),
+    "train_encoder": (training_arguments(), {"data": "d"}),
     "backbone": (BackboneArguments, {}),
     "ellm": (EllmArguments, {"base_model": "b"}),
     "distillation": (DistillationArguments, {"teacher": "t"}),
     "training": (LlmTrainingArguments, {}),
+    "guide": (GuideArguments, {"guide": "g"}),
+    "text": (TextArguments, {"data": "d", "encoder": "e"}),
+    "text_use": (TextUseArguments, {"text": "t"}),
     "evaluation": (EvaluationArguments, {"model": "m"}),
 }
 NUMBERS = [(stage, flag) for stage, (kind, _) in STAGES.items() for flag in flags_of(kind).values() if flag.kind in (int, float)]
@@ -143,7 +148,7 @@ ANY_FINITE = {("data", "min_rating")}  # ratings may have any scale
 ZERO_IS_FINE = """seed candidates_seed weight_decay pretrain_epochs warmup_steps max_grad_norm dropout mask_probability last_mask_share
     adam_beta1 adam_beta2 item_dropout lora_dropout attention_dropout max_malformed contrast_weight segment_weight
     associated_attribute_weight masked_attribute_weight reconstruction_weight
-    lambda_cos lambda_norm lambda_ms lambda_logits lambda_attention lambda_contrastive""".split()
+    lambda_cos lambda_norm lambda_ms lambda_logits lambda_attention lambda_contrastive lambda_guide lambda_ce text_exponent""".split()
 
 
 @pytest.mark.parametrize("stage, flag", NUMBERS, ids=[f"{stage}-{flag.name}" for stage, flag in NUMBERS])
@@ -173,3 +178,12 @@ def test_bounds_and_choices_of_training(changes, message):
     assert str(refused.value).startswith(message)
     with pytest.raises(InputError, match=f"--{next(iter(changes))} "):
         finetune.main(["--data", "d", "--embeddings", "e", "--base_model", "b", "--output_dir", "o", *(f"--{name}={value}" for name, value in changes.items())])  # fmt: skip
+
+
+def test_there_is_no_other_parser():
+    """One that stops at the first unknown flag with a traceback, or takes an abbreviation for a flag."""
+    own = ROOT / "slmrec/command_line.py"
+    sources = [
+        path for path in [*ROOT.glob("*.py"), *ROOT.glob("slmrec/**/*.py"), *ROOT.glob("reproduce/**/*.py")] if path != own
+    ]
+    assert not [path.name for path in sources if re.search("HfArgumentParser|argparse", path.read_text(encoding="utf-8"))]
