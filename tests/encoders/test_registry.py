@@ -45,7 +45,7 @@ def help_of(arguments, name):
 
 
 def test_help_shows_the_defaults_of_all_encoders():
-    assert help_of(architecture_arguments(), "hidden_size") == "width of the item embedding; default: 128"
+    assert help_of(architecture_arguments(), "hidden_size") == "width of the item embedding; default: 128, 384 (nearest)"
     assert help_of(architecture_arguments(), "dropout").endswith("; default: 0.5, 0.2 (bert4rec)")
     heads = "; default: 2 (sasrec, bert4rec, duorec, maerec, lightsans, s3rec)"
     assert help_of(architecture_arguments(), "num_heads").endswith(heads)
