@@ -16,17 +16,39 @@ from slmrec.artifacts import MANIFEST, file_sha256, json_sha256, read_json
 from slmrec.errors import InputError
 
 FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells
+LFS_POINTER = b"version https://git-lfs"
+# What a checkpoint's own code could do is never asked for; without this, transformers would ask the user whether to run it
+NO_REMOTE_CODE = {"trust_remote_code": False}
 
 
 def load_backbone_config(base_model: str) -> PretrainedConfig:
-    """The configuration of a checkpoint directory or hub name. Raises InputError when there is none."""
-    if Path(base_model).is_dir() and not (Path(base_model) / "config.json").is_file():
-        raise InputError(f"--base_model {base_model}: the directory has no config.json")
+    """The configuration of a checkpoint directory or hub name.
+
+    Raises InputError when there is none, or the checkpoint is one that cannot be trained on: quantised, or with git-LFS
+    pointers in place of its files.
+    """
+    if Path(base_model).is_dir():
+        _require_whole_directory(Path(base_model))
     try:
-        return AutoConfig.from_pretrained(base_model)
+        config = AutoConfig.from_pretrained(base_model, **NO_REMOTE_CODE)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--base_model {base_model}: no checkpoint with a config.json there ({reason})") from None
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised.quant_method
+        raise InputError(
+            f"--base_model {base_model}: its weights are quantised ({method}); give the checkpoint that they were made from, or a GGUF file"
+        )
+    return config
+
+
+def _require_whole_directory(directory: Path) -> None:
+    if not (directory / "config.json").is_file():
+        raise InputError(f"--base_model {directory}: the directory has no config.json")
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and _head(path, len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(f"--base_model {directory}: {path.name} is a git-LFS pointer, not the file: run git lfs pull there")
 
 
 def shallow_config(base_model: str, num_layers: int) -> PretrainedConfig:
@@ -46,7 +68,7 @@ def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.f
     The layers above are never built: their weights stay in the file. Raises InputError when a weight that is needed is missing.
     """
     config = shallow_config(base_model, num_layers)
-    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
+    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True} | NO_REMOTE_CODE
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
     report.setLevel(logging.ERROR)  # it warns of the layers above; what matters is missing weights, which are refused below
@@ -61,6 +83,19 @@ def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.f
         missing = sorted(loaded["missing_keys"])
         raise InputError(f"--base_model {base_model}: its weights lack {missing[0]} ({len(missing)} such tensors)")
     return backbone
+
+
+@torch.no_grad()
+def require_causal(backbone: PreTrainedModel, base_model: str) -> None:
+    """Raise InputError for a model in which a token sees later ones: it would be shown the items that it has to predict."""
+    unlike_at_the_end = torch.tensor([[0, 1, 2], [0, 1, 3]])
+    rows = torch.eye(4, backbone.config.hidden_size, dtype=backbone.dtype)[unlike_at_the_end]  # [2, 3, d]
+    try:
+        states = backbone(inputs_embeds=rows).last_hidden_state
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--base_model {base_model}: not a decoder that reads vectors ({str(error).splitlines()[0]})") from None
+    if not torch.allclose(states[0, :2], states[1, :2], atol=1e-6):
+        raise InputError(f"--base_model {base_model}: its tokens see later ones; a decoder of the LLaMA kind is needed")
 
 
 def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_modules: list[str]) -> PeftModel:
@@ -104,5 +139,9 @@ def backbone_input(base_model: str) -> dict:
 
 
 def _head_sha256(path: Path) -> str:
+    return hashlib.sha256(_head(path, FINGERPRINT_BYTES)).hexdigest()
+
+
+def _head(path: Path, length: int) -> bytes:
     with open(path, "rb") as stream:
-        return hashlib.sha256(stream.read(FINGERPRINT_BYTES)).hexdigest()
+        return stream.read(length)

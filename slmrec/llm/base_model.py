@@ -104,7 +104,7 @@ def convert(file: Path, directory: Path) -> None:
 
     Raises InputError when transformers cannot read it or finds a weight missing.
     """
-    source = {"gguf_file": file.name, "local_files_only": True}
+    source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32, "output_loading_info": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)

@@ -21,7 +21,14 @@ from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_js
 from slmrec.embeddings import read_item_embeddings, read_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments
-from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config, written_by_this_project
+from slmrec.llm.backbone import (
+    NO_REMOTE_CODE,
+    add_lora,
+    load_backbone,
+    load_backbone_config,
+    require_causal,
+    written_by_this_project,
+)
 from slmrec.llm.ellmrec import EllmModel, EllmRecommender
 from slmrec.llm.encoding import require_exact_support
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
@@ -52,11 +59,14 @@ def new_recommender(
 
     `seed` is that of the passing start, which models of different depths then share; random maps are torch's next ones.
     """
+    config = load_backbone_config(arguments.base_model)
     if arguments.encoding == "exact":
-        require_exact_support(load_backbone_config(arguments.base_model))
+        require_exact_support(config)
     strategy = resolve_train_strategy(arguments)
-    prompt = tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets)
+    prompt = tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets, config.vocab_size)
     backbone = load_backbone(arguments.base_model, arguments.num_layers, torch.float32 if strategy == "full" else dtype)
+    if arguments.encoding == "reference":  # what the exact one knows is causal
+        require_causal(backbone, arguments.base_model)
     if strategy == "lora":
         targets = arguments.lora_target_modules
         backbone = add_lora(backbone, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, targets)
@@ -124,7 +134,7 @@ def _restore_part(model: EllmRecommender, directory: Path) -> None:
     if isinstance(model.backbone, PeftModel):
         model.backbone.load_adapter(directory, "default", is_trainable=True)
     else:
-        model.backbone.load_state_dict(AutoModel.from_pretrained(directory / BACKBONE).state_dict())
+        model.backbone.load_state_dict(AutoModel.from_pretrained(directory / BACKBONE, **NO_REMOTE_CODE).state_dict())
 
 
 def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torch.dtype = torch.float32) -> EllmRecommender:
@@ -159,7 +169,7 @@ def load_heads(directory: Path) -> dict[str, torch.Tensor]:
 
 def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> nn.Module:
     if saved["train_strategy"] == "full":
-        return AutoModel.from_pretrained(directory / BACKBONE, dtype=dtype, attn_implementation="sdpa")
+        return AutoModel.from_pretrained(directory / BACKBONE, dtype=dtype, attn_implementation="sdpa", **NO_REMOTE_CODE)
     width = load_backbone_config(saved["base_model"]).hidden_size
     if width != saved["hidden_size"]:
         raise InputError(f"{directory}: its adapters are {saved['hidden_size']} wide, {saved['base_model']} is {width}")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
+from slmrec.errors import InputError
+
 INSTRUCTION = "Given the user's purchase history, predict next possible item to be purchased."
 BEFORE_ITEMS = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -29,18 +31,31 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
 
     Meta's own distribution holds a bare SentencePiece file. AutoTokenizer reads one without LLaMA's leading-space rule when no
     tokenizer_config.json names the class, which changes the prompt's tokens, so that case names the class here.
+
+    Raises InputError when there is no tokenizer, or a damaged one.
     """
     directory = Path(base_model)
-    if (directory / "tokenizer.model").is_file() and not (directory / "tokenizer_config.json").is_file():
-        return LlamaTokenizer.from_pretrained(base_model)
-    return AutoTokenizer.from_pretrained(base_model)
+    bare = (directory / "tokenizer.model").is_file() and not (directory / "tokenizer_config.json").is_file()
+    kind = LlamaTokenizer if bare else AutoTokenizer
+    try:
+        return kind.from_pretrained(base_model, trust_remote_code=False)
+    except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--base_model {base_model}: no tokenizer that can be read ({reason})") from None
 
 
-def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, targets: str) -> Prompt:
+def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, targets: str, num_tokens: int | None = None) -> Prompt:
     """The prompt's token ids, without special tokens, as in the released code.
 
-    With targets="all" the user vectors are read at the items themselves, so nothing follows the items.
+    With targets="all" the user vectors are read at the items themselves, so nothing follows the items. `num_tokens` is the
+    number of token vectors that the decoder has. Raises InputError when the prompt needs one beyond.
     """
     before = tokenizer(BEFORE_ITEMS, add_special_tokens=False)["input_ids"]
     after = tokenizer(AFTER_ITEMS, add_special_tokens=False)["input_ids"] if targets == "last" else []
+    greatest = max([*before, *after])
+    if num_tokens is not None and greatest >= num_tokens:
+        raise InputError(
+            f"--base_model {tokenizer.name_or_path}: its tokenizer does not belong to it: the prompt has token {greatest}, "
+            f"the model {num_tokens} token vectors"
+        )
     return Prompt(tuple(before), tuple(after))

@@ -105,7 +105,7 @@ def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _config(checkpoint: str):
     try:
-        return AutoConfig.from_pretrained(checkpoint)
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"--encoder {checkpoint}: no checkpoint there ({str(error).splitlines()[0]})") from None
 
@@ -113,14 +113,14 @@ def _config(checkpoint: str):
 def _open(checkpoint: str) -> PreTrainedModel:
     _config(checkpoint)
     try:
-        return AutoModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        return AutoModel.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False).eval()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--encoder {checkpoint}: its weights cannot be loaded ({str(error).splitlines()[0]})") from None
 
 
 def _tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
     """Padded on the right, so that a decoder's tokens see none of the padding and the first token is the text's."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="right")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="right", trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

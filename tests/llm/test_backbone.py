@@ -1,12 +1,14 @@
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, T5Config, T5Model
 from transformers.models.llama import modeling_llama
 
+import finetune
 from slmrec.errors import InputError
 from slmrec.llm.backbone import (
     add_lora,
@@ -14,6 +16,7 @@ from slmrec.llm.backbone import (
     count_parameters,
     load_backbone,
     plain_backbone,
+    require_causal,
     shallow_config,
     written_by_this_project,
 )
@@ -126,3 +129,82 @@ def test_recognises_its_own_random_checkpoints(tiny_backbone, tmp_path):
     assert written_by_this_project(str(tiny_backbone))
     LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     assert not written_by_this_project(str(tmp_path))
+
+
+# -- checkpoints that cannot be trained on: one line each -------------------------------------------------------------------------
+
+
+def without_tokenizer(directory):
+    for path in directory.glob("*token*"):
+        path.unlink()
+
+
+def with_a_damaged_tokenizer(directory):
+    (directory / "tokenizer.json").write_text('{"version": ')
+
+
+def with_a_pointer(name):
+    def change(directory):
+        (directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n")
+
+    return change
+
+
+def with_config(**changes):
+    def change(directory):
+        config = json.loads((directory / "config.json").read_text()) | changes
+        (directory / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def with_fewer_token_vectors(directory):
+    with_config(vocab_size=50)(directory)
+    weights = load_file(directory / "model.safetensors")
+    weights["embed_tokens.weight"] = weights["embed_tokens.weight"][:50].contiguous()
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+TINY = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+REMOTE = {"auto_map": {"AutoConfig": "configuration_foo.FooConfig", "AutoModel": "modeling_foo.Foo"}, "model_type": "foo"}
+
+
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        (without_tokenizer, "no tokenizer that can be read"),
+        (with_a_damaged_tokenizer, "no tokenizer that can be read"),
+        (with_a_pointer("tokenizer.json"), "tokenizer.json is a git-LFS pointer, not the file: run git lfs pull there"),
+        (with_a_pointer("model.safetensors"), "model.safetensors is a git-LFS pointer"),
+        (with_config(quantization_config={"quant_method": "gptq", "bits": 4}), "its weights are quantised (gptq)"),
+        (with_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "quantised (bitsandbytes)"),
+        (with_fewer_token_vectors, "its tokenizer does not belong to it: the prompt has token 169, the model 50 token vectors"),
+        (with_config(**REMOTE), "no checkpoint with a config.json there"),
+        (with_config(model_type="bert"), "--encoding exact knows llama, mistral, qwen2, not bert"),
+    ],
+)
+def test_bases_that_cannot_work(tiny_backbone, tiny_flags, tmp_path, monkeypatch, change, line):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("the user was asked whether to run a checkpoint's code"))
+    base = shutil.copytree(tiny_backbone, tmp_path / "base", ignore=shutil.ignore_patterns("manifest.json"))
+    change(base)
+    with pytest.raises(InputError, match=re.escape(line)) as raised:
+        finetune.main(tiny_flags(base_model=base, output_dir=tmp_path / "out"))
+    assert "\n" not in str(raised.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"base"}
+
+
+@pytest.mark.parametrize(
+    "model, line",
+    [
+        (BertModel(BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)), "see later ones"),
+        (T5Model(T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)), "not a decoder"),
+    ],
+)
+def test_models_that_see_the_future_or_are_no_decoder(model, line):
+    with pytest.raises(InputError, match=line):
+        require_causal(model.eval(), "somewhere")
+
+
+def test_other_decoders_are_causal():
+    for model in (GPT2Model(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2)), LlamaModel(LlamaConfig(**TINY))):
+        require_causal(model.eval(), "somewhere")
