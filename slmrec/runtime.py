@@ -7,6 +7,7 @@ import random
 import re
 import resource
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def run_main(main: Callable[[list[str] | None], None]) -> None:
 
 
 def quiet_libraries() -> None:
-    """Leave the terminal to this project's own lines: transformers shows bars and reports for each file that it reads or writes."""
+    """Leave the terminal to this project's own lines: transformers shows bars and reports for each file that it reads or writes,
+    and tells its users, not ours, what it will rename."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
     if "transformers" not in sys.modules:  # a stage that has not imported it has no need of it
         return
     from transformers.utils import logging as transformers_logging

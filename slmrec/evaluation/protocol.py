@@ -24,7 +24,7 @@ from slmrec.data.candidates import candidates_digest, draw_candidates, row_diges
 from slmrec.data.dataset import PAD, SequenceDataset
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import summarise
-from slmrec.progress import Counter
+from slmrec.progress import Counter, in_pipeline
 from slmrec.ragged import row_numbers
 from slmrec.recommender import Recommender
 
@@ -127,7 +127,7 @@ class _SampledRanking:
     def metrics(self) -> dict:
         fewest = int(self.counts.min())
         small = fewest < self.num_candidates
-        if small:
+        if small and not in_pipeline():  # there the table at the end says it, once
             _warn_small_catalogue(self.dataset.num_items, self.num_candidates, fewest)
         return summarise(self.ranks) | {
             "candidates": fewest,  # of the user with the fewest, where the catalogue is small; else everybody's number

@@ -10,6 +10,7 @@ from slmrec.data.dataset import PAD, SequenceDataset
 from slmrec.errors import InputError
 from slmrec.evaluation import protocol
 from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.progress import STAGE
 from slmrec.recommender import Recommender
 
 
@@ -138,13 +139,21 @@ def test_seed_and_split_change_the_digest():
     assert digest("test", 0) == digest("test", 0)
 
 
-def test_small_catalogue_is_said_once_and_recorded(caplog):
+def test_small_catalogue_is_said_once_and_recorded(caplog, monkeypatch):
     protocol._warn_small_catalogue.cache_clear()
+    monkeypatch.delenv(STAGE, raising=False)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             metrics = evaluate_recommender(TableRecommender([SCORES]), ONE_USER, "test").metrics["sampled"]
     assert metrics["candidates"] == 4 and metrics["small_catalogue"] is True
     assert len(caplog.records) == 1 and "7 items" in caplog.text and "999" in caplog.text
+
+
+def test_small_catalogue_is_left_to_the_table_of_a_pipeline(caplog, monkeypatch):
+    protocol._warn_small_catalogue.cache_clear()
+    monkeypatch.setenv(STAGE, "6/9 evaluate sasrec")
+    assert evaluate_recommender(TableRecommender([SCORES]), ONE_USER, "test").metrics["sampled"]["small_catalogue"] is True
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils import logging as transformers_logging
 
 import finetune
 from slmrec.artifacts import Stage, read_json, read_manifest
@@ -18,6 +21,7 @@ from slmrec.embeddings import save_item_embeddings
 from slmrec.errors import InputError
 from slmrec.llm.checkpoint import load_ellmrec
 from slmrec.open_model import load_recommender
+from slmrec.runtime import quiet_libraries
 from slmrec.training import llm_stage, trainer
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.llm_stage import validation_history
@@ -194,6 +198,19 @@ def test_an_interrupt_by_hand_keeps_the_checkpoints(flags, tmp_path):
     assert (tmp_path / "run.partial" / "checkpoint-4" / "trainer_state.json").is_file()
     with pytest.raises(InputError, match="its stage has not finished yet"):
         load_recommender(tmp_path / "run")
+
+
+def test_a_whole_stage_prints_one_line(short, tmp_path, capfd):
+    """Nothing of what its libraries would say while they load and save weights, and no carriage return, as this is no terminal."""
+    verbosity = transformers_logging.get_verbosity()
+    with warnings.catch_warnings():
+        quiet_libraries()
+        finetune.main(short(train_strategy="lora"))
+    transformers_logging.set_verbosity(verbosity)
+    transformers_logging.enable_progress_bar()
+    printed = capfd.readouterr()
+    assert re.fullmatch(r"\S+/run: 2/2 steps  (00:\d\d  )?best validation MRR 0\.\d{3} at step 2\n", printed.out)
+    assert printed.err == ""
 
 
 # -- a second start -----------------------------------------------------------------------------------------------------------
