@@ -8,60 +8,68 @@ from typing import Literal
 from slmrec.checks import at_least, check_choices, finite, seed_in_range
 from slmrec.errors import InputError
 
-COLUMNS = {  # what the four columns are called where no flag names them
-    "csv": {"user_column": "reviewerID", "item_column": "asin", "rating_column": "overall", "time_column": "unixReviewTime"},
-    "recbole": {"user_column": "user_id", "item_column": "item_id", "rating_column": "rating", "time_column": "timestamp"},
-}
-
-
-META_COLUMNS = {"meta_item_column": "Product ID", "meta_title_column": "Description"}
-
-
 MAX_MALFORMED = 0.01
+DEFAULT_CORE = 5  # Section 5.1
+FILES = ("input", "meta", "item_table", "user_table")
 
 
 @dataclass
 class DataArguments:
     """What the data stage reads, and which actions it keeps."""
 
-    format: Literal["amazon", "csv", "sequences", "recbole"] = field(
-        metadata={"help": "amazon: JSON lines; sequences: S3-Rec text or LC-Rec JSON; recbole: .inter"}
+    input: list[str] = field(
+        metadata={"help": "reviews, actions or sequences: files, patterns or folders; may be compressed, like every file here"}
     )
-    input: str = field(metadata={"help": "reviews, actions or sequences; may be gzip-compressed, like every file here"})
+    format: Literal["auto", "amazon", "csv", "sequences", "recbole", "parquet"] = field(
+        default="auto",
+        metadata={
+            "help": "auto: what it looks like; amazon: JSON lines; csv: any table; sequences: S3-Rec text or LC-Rec JSON; "
+            "recbole: .inter"
+        },
+    )
     meta: str | None = field(
-        default=None,
-        metadata={"help": "file of titles and categories: Amazon .json, .csv, or a RecBole atomic file (titles alone)"},
+        default=None, metadata={"help": "file of titles and categories: JSON lines, a table, or a RecBole atomic file"}
     )
     item_table: str | None = field(
         default=None, metadata={"help": "'source id TAB number' of each item, where --input holds numbers"}
     )
     user_table: str | None = field(default=None, metadata={"help": "'source id TAB number' of each user, likewise"})
     protocol: Literal["paper", "released"] = field(default="paper", metadata={"help": "whose rules: the paper's or the code's"})
-    duplicates: Literal["first", "keep"] = field(
-        default="first", metadata={"help": "first: of each (user, item) pair one action; keep: all"}
+    duplicates: Literal["first", "keep"] | None = field(
+        default=None,
+        metadata={
+            "help": "first: of each (user, item) pair one action; keep: all; default: keep for ready-made sequences, else first"
+        },
     )
     min_rating: float | None = field(
         default=None, metadata={"help": "keep ratings of at least this; default: above 3 (paper), at least 3 (released)"}
     )
-    k_core: int = field(
-        default=5, metadata={"help": "fewest actions of users and items (paper), of users (released, whose items need 20)"}
+    k_core: int | None = field(
+        default=None,
+        metadata={
+            "help": "fewest actions of users and items (paper), of users (released, whose items need 20); default: 5, "
+            "none for ready-made sequences under the paper's protocol"
+        },
     )
     max_malformed: float | None = field(
         default=None, metadata={"help": f"share of JSON lines that may fail to parse; default {MAX_MALFORMED:g}"}
     )
-    user_column: str | None = field(default=None, metadata={"help": "default: reviewerID (csv), user_id (recbole)"})
-    item_column: str | None = field(default=None, metadata={"help": "default: asin (csv), item_id (recbole)"})
+    no_header: bool = field(
+        default=False, metadata={"help": "the table begins with a row: user, item, rating, time; columns are called 1, 2, 3, 4"}
+    )
+    encoding: str = field(default="utf-8", metadata={"help": "of text files, for example latin1"})
+    user_column: str | None = field(default=None, metadata={"help": "default: what is called like a user"})
+    item_column: str | None = field(default=None, metadata={"help": "default: what is called like an item"})
     rating_column: str | None = field(
-        default=None, metadata={"help": "default: overall (csv), rating (recbole); none where there are no ratings"}
+        default=None, metadata={"help": "default: what is called like a rating, if anything; none where it is no rating"}
     )
     time_column: str | None = field(
-        default=None, metadata={"help": "Unix seconds, default: unixReviewTime (csv), timestamp (recbole); none likewise"}
+        default=None,
+        metadata={"help": "Unix time in any unit, or ISO dates; default: what is called like a time; none: rows are in order"},
     )
-    meta_item_column: str | None = field(default=None, metadata={"help": "item ids in a .csv --meta, default: Product ID"})
-    meta_title_column: str | None = field(default=None, metadata={"help": "titles in a .csv --meta, default: Description"})
-    meta_category_column: str | None = field(
-        default=None, metadata={"help": "categories in a .csv --meta, one to a cell; default: Category, which it may lack"}
-    )
+    meta_item_column: str | None = field(default=None, metadata={"help": "item ids in --meta, default: what is called like them"})
+    meta_title_column: str | None = field(default=None, metadata={"help": "titles in --meta, likewise"})
+    meta_category_column: str | None = field(default=None, metadata={"help": "categories in --meta, in a table one to a cell"})
 
     def __post_init__(self):
         check_choices(self)
@@ -69,30 +77,46 @@ class DataArguments:
         finite("min_rating", self.min_rating)
         if self.max_malformed is not None and not 0 <= self.max_malformed <= 1:
             raise InputError(f"--max_malformed {self.max_malformed}: must be a share from 0 to 1")
-        meta = (self.meta or "").removesuffix(".gz")
-        columns = COLUMNS.get(self.format, COLUMNS["csv"])
-        self._default(columns, self.format in COLUMNS, "--format csv or recbole")
-        self._default(META_COLUMNS | {"meta_category_column": None}, meta.endswith(".csv"), "a .csv file as --meta")
-        self._default({"max_malformed": MAX_MALFORMED}, self.format == "amazon" or meta.endswith(".json"), "JSON lines")
-        tables = {"item_table": None, "user_table": None}
-        self._default(tables, self.format in ("sequences", "recbole"), "--format sequences or recbole")
+        if not self.meta:
+            self._only(("meta_item_column", "meta_title_column", "meta_category_column"), "where there is a --meta")
+        if self.format != "auto":
+            self.check_format(self.format)
 
-    def _default(self, defaults: dict, useful: bool, needed: str) -> None:
-        """Fill in defaults; a flag that this source has no use for is refused rather than ignored."""
-        for name, default in defaults.items():
-            if getattr(self, name) is not None and not useful:
-                raise InputError(f"--{name} is only for {needed}")
-            if getattr(self, name) is None and useful:
-                setattr(self, name, default)
+    def check_format(self, found: str) -> None:
+        """Raise InputError for a flag that a source of this format has no use for, rather than ignore it."""
+        if found == "sequences":
+            self._only([f"{role}_column" for role in self.columns()], "for files with columns, not for sequences")
+        if found != "amazon" and not self.meta:
+            self._only(["max_malformed"], "for JSON lines")
+        if found not in ("csv", "recbole"):
+            self._only(["no_header"], "for tables: --format csv or recbole")
+        if found not in ("sequences", "recbole"):
+            self._only(["item_table", "user_table"], "for --format sequences or recbole")
 
-    def files(self) -> dict[str, str]:
-        """The input files that are given, by the names that the manifest has for them."""
-        files = {"reviews": self.input, "meta": self.meta, "item_table": self.item_table, "user_table": self.user_table}
-        return {name: path for name, path in files.items() if path}
+    def _only(self, names, where: str) -> None:
+        for name in names:
+            if getattr(self, name) not in (None, False):
+                raise InputError(f"--{name} is only {where}")
+
+    def columns(self) -> dict[str, str | None]:
+        """What the flags say about the columns of actions."""
+        return {role: getattr(self, f"{role}_column") for role in ("user", "item", "rating", "time")}
+
+    def malformed_limit(self) -> float:
+        return MAX_MALFORMED if self.max_malformed is None else self.max_malformed
+
+    def defaults(self, ready: bool) -> dict:
+        """What the rules that no flag names are; ready-made sequences are kept as they are under the paper's protocol."""
+        keep = ready and self.protocol == "paper"
+        return {
+            "duplicates": self.duplicates or ("keep" if keep else "first"),
+            "k_core": self.k_core or (1 if keep else DEFAULT_CORE),
+            "max_malformed": self.malformed_limit(),
+        }
 
     def rules(self) -> dict:
         """Everything but the files that determines the result."""
-        return {name: value for name, value in vars(self).items() if name not in ("input", "meta", "item_table", "user_table")}
+        return {name: value for name, value in vars(self).items() if name not in FILES}
 
 
 @dataclass

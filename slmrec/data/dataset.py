@@ -72,6 +72,6 @@ def load_dataset(directory: str | Path) -> SequenceDataset:
     manifest = read_manifest(directory, "data")
     stats = read_json(directory / "stats.json")
     with np.load(directory / "sequences.npz", allow_pickle=False) as arrays:
-        timestamps = arrays["timestamps"] if "timestamps" in arrays else None
+        timestamps = arrays.get("timestamps")
         sequences = arrays["items"], arrays["offsets"], stats["items"], timestamps
     return SequenceDataset(*sequences, manifest["item_map"], stats, load_attributes(directory))

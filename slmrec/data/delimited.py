@@ -1,87 +1,157 @@
-"""One action per row of a delimited file: CSV, and RecBole's tab-separated atomic `.inter` files."""
+"""Delimited tables, block by block: by polars, and from the first quote on by Python's csv module.
+
+A table without any quote can be cut in one way only; of one with quotes csv in its strict mode tells what is malformed.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
+import numpy as np
 import polars as pl
 
-from slmrec.data.compressed import read_bytes
-from slmrec.data.interactions import Interactions, whole_seconds
+from slmrec.data.columns import Columns
+from slmrec.data.compressed import decoded, line_blocks
+from slmrec.data.interactions import ActionBlocks, Interactions, Place
+from slmrec.data.layout import Layout
+from slmrec.data.values import numbers as as_numbers
+from slmrec.data.values import times
 from slmrec.errors import InputError
 
-NO_COLUMN = "none"
+INSIDE = "\x1f"  # stands for "::", because polars cuts at one byte
+CHUNK_ROWS = 50_000  # of a table with quotes, that become one frame
 
 
-@dataclass
-class Columns:
-    """The names of the columns; "none" for a rating or a time that the source does not have."""
+def read_columns(path: str, layout: Layout, wanted: Sequence[str], encoding: str) -> Iterator[tuple[pl.DataFrame, Sequence[int]]]:
+    """Pairs of a frame with the wanted columns, as text, and its row numbers (from 1, behind the header); blank lines left out.
 
-    user: str
-    item: str
-    rating: str
-    time: str
+    Raises InputError for a row with more cells than there are columns, for quotes that do not pair, and for other encodings.
+    """
+    blocks, lines_before, rows_before = line_blocks(path, encoding), 0, 0
+    for block in blocks:
+        lines = block.count(b"\n")
+        if not lines_before:
+            block = without_first(block, layout.skip)
+        if layout.quoted and b'"' in block:
+            yield from quoted_rows(path, layout, wanted, chain([block], blocks), rows_before)
+            return
+        decoded(block, path, rows_before + layout.skip)
+        frame, numbers = plain_rows(path, layout, wanted, block, rows_before)
+        lines_before += lines
+        rows_before = lines_before - layout.skip
+        if frame.height:
+            yield frame, numbers
 
 
-def read_table(path: str, separator: str, quote: str | None) -> pl.DataFrame:
-    """A delimited file with a header, every cell as text; names lose the blanks around them and RecBole's `:type`."""
-    content = read_bytes(path)
+def without_first(block: bytes, lines: int) -> bytes:
+    for _ in range(lines):
+        block = block[block.find(b"\n") + 1 :] if b"\n" in block else b""
+    return block
+
+
+def plain_rows(
+    path: str, layout: Layout, wanted: Sequence[str], block: bytes, rows_before: int
+) -> tuple[pl.DataFrame, Sequence[int]]:
+    """The rows of a block of lines without quotes."""
+    separator = layout.separator
+    if len(separator) > 1:
+        block, separator = block.replace(separator.encode(), INSIDE.encode()), INSIDE
+    header = separator.join(str(number) for number in range(len(layout.names)))
     try:
-        table = pl.read_csv(io.BytesIO(content), separator=separator, quote_char=quote, infer_schema=False)
-    except pl.exceptions.NoDataError:
-        raise InputError(f"{path}: is empty") from None
+        frame = pl.read_csv(
+            io.BytesIO(header.encode() + b"\n" + block),
+            separator=separator,
+            quote_char=None,
+            infer_schema=False,
+            raise_if_empty=False,
+        )
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: {long_row(content, separator, quote) or error}") from None
-    names = [name.split(":")[0].strip() if separator == "\t" else name.strip() for name in table.columns]
-    return table.rename(dict(zip(table.columns, names)))
+        refuse_long_row(path, layout, block.split(b"\n"), separator, rows_before)
+        raise InputError(f"{path}: cannot be cut into columns ({str(error).splitlines()[0][:100]})") from None
+    frame = frame.select(frame.to_series(layout.names.index(name)).alias(name) for name in wanted)
+    numbers = range(rows_before + 1, rows_before + 1 + frame.height)
+    empty = frame.select(pl.all_horizontal((pl.all().is_null()) | (pl.all().str.strip_chars() == ""))).to_series()
+    if not empty.any():
+        return frame, numbers
+    lines = block.split(b"\n")
+    nothing = b" \t\r" + separator.encode()
+    kept = np.array([row for row, none in enumerate(empty) if not none or lines[row].strip(nothing)], dtype=np.int64)
+    return frame[kept], kept + rows_before + 1
 
 
-def long_row(content: bytes, separator: str, quote: str | None) -> str:
-    """Where a row has more cells than the header, in words; "" when none has."""
-    quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-    rows = csv.reader(io.StringIO(content.decode("utf-8", errors="replace")), delimiter=separator, quoting=quoting)
-    header = next(rows)
-    for number, row in enumerate(rows, start=1):
-        if len(row) > len(header):
-            return f"row {number} after the header has {len(row)} cells where the header has {len(header)}"
-    return ""
+def refuse_long_row(path: str, layout: Layout, lines: list[bytes], separator: str, rows_before: int) -> None:
+    for number, line in enumerate(lines, start=rows_before + 1):
+        cells = line.count(separator.encode()) + 1
+        if cells > len(layout.names):
+            raise InputError(f"{layout.place(path)(number)} has {cells} cells where {layout.named_by} has {len(layout.names)}")
 
 
-def column(table: pl.DataFrame, name: str, path: str) -> pl.Series:
-    """One column as text without surrounding blanks. Raises InputError when it is missing, or empty in some row."""
-    if name not in table.columns:
-        raise InputError(f"{path}: has no column {name!r} (its columns: {', '.join(table.columns)})")
-    values = table[name].str.strip_chars()
-    absent = values.is_null() | (values == "")
-    if absent.any():
-        raise InputError(f"{path}, row {absent.arg_true()[0] + 1} after the header: {name} is missing")
-    return values
+def quoted_rows(
+    path: str, layout: Layout, wanted: Sequence[str], blocks: Iterator[bytes], number: int
+) -> Iterator[tuple[pl.DataFrame, Sequence[int]]]:
+    """The rows of blocks of lines in which cells may stand in quotes, `number` rows after the start."""
+    place, positions = layout.place(path), [layout.names.index(name) for name in wanted]
+    reader = csv.reader(text_lines(path, blocks, number + layout.skip), delimiter=layout.separator, strict=True)
+    rows: list[list[str | None]] = []
+    numbers: list[int] = []
+    while (row := next_row(reader, place, number + 1)) is not None:
+        number += 1
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) > len(layout.names):
+            raise InputError(f"{place(number)} has {len(row)} cells where {layout.named_by} has {len(layout.names)}")
+        rows.append([row[position] if position < len(row) else None for position in positions])
+        numbers.append(number)
+        if len(rows) == CHUNK_ROWS:
+            yield as_frame(rows, wanted), numbers
+            rows, numbers = [], []
+    if rows:
+        yield as_frame(rows, wanted), numbers
 
 
-def numeric_column(table: pl.DataFrame, name: str, path: str) -> pl.Series:
-    """One column as Float64. Raises InputError with the row of a cell that is not a finite number."""
-    text = column(table, name, path)
-    numbers = text.cast(pl.Float64, strict=False)
-    wrong = ~numbers.is_finite().fill_null(False)
-    if wrong.any():
-        row = wrong.arg_true()[0]
-        raise InputError(f"{path}, row {row + 1} after the header: {name} is {text[row]!r}, not a number")
-    return numbers
+def text_lines(path: str, blocks: Iterator[bytes], lines_before: int) -> Iterator[str]:
+    for block in blocks:
+        yield from io.StringIO(decoded(block, path, lines_before), newline="\n")
+        lines_before += block.count(b"\n")
 
 
-def read_interaction_rows(path: str, table: pl.DataFrame, columns: Columns) -> Interactions:
-    """Actions from a table with one of them per row."""
-    series = {"user": column(table, columns.user, path), "item": column(table, columns.item, path)}
-    if columns.rating != NO_COLUMN:
-        series["rating"] = numeric_column(table, columns.rating, path).cast(pl.Float32)
-    if columns.time != NO_COLUMN:
-        series["time"] = whole_seconds(path, numeric_column(table, columns.time, path))
-    if not table.height:
-        raise InputError(f"{path}: holds no action")
-    return Interactions(pl.DataFrame(series), raw_rows=table.height)
+def next_row(reader, place: Place, number: int) -> list[str] | None:
+    """The next row of a csv reader, None at the end. Raises InputError when its quotes do not pair."""
+    line = reader.line_num
+    try:
+        row = next(reader)
+    except StopIteration:
+        return None
+    except csv.Error as error:
+        fault = "a carriage return stands inside it" if "new-line" in str(error) else "its quotes do not pair"
+        raise InputError(f"{place(number)}: {fault} (a quote inside a quoted cell is written twice)") from None
+    if reader.line_num - line > 1 and any('\\"' in cell and "\n" in cell for cell in row):
+        raise InputError(
+            f'{place(number)}: a cell with \\" goes on over several lines; a quote inside a quoted cell is written twice'
+        )
+    return row
 
 
-def read_csv(path: str, columns: Columns) -> Interactions:
-    return read_interaction_rows(path, read_table(path, ",", '"'), columns)
+def as_frame(rows: list[list[str | None]], names: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={name: pl.String for name in names}, orient="row")
+
+
+def read_rows(paths: list[str], layout: Layout, columns: Columns, encoding: str) -> Interactions:
+    """Actions from tables of one layout with one action a row, one table after the other."""
+    blocks = ActionBlocks()
+    names = {role: name for role, name in vars(columns).items() if name}
+    for path in paths:
+        place = layout.place(path)
+        for frame, numbers in read_columns(path, layout, list(names.values()), encoding):
+            where = lambda row, place=place, numbers=numbers: place(numbers[row])
+            found, kind = {side: frame[names[side]].alias(side) for side in ("user", "item")}, None
+            if columns.rating:
+                found["rating"] = as_numbers(frame[columns.rating], columns.rating, where).cast(pl.Float32)
+            if columns.time:
+                time, kind = times(frame[columns.time], columns.time, where)
+                found |= time.to_dict()
+            blocks.add(pl.DataFrame(found), place, numbers, kind)
+    return blocks.interactions(", ".join(paths), vars(columns))

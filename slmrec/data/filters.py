@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
+from slmrec.data.arguments import DEFAULT_CORE
 from slmrec.data.interactions import Interactions
 from slmrec.errors import InputError
 from slmrec.progress import track
@@ -17,8 +18,11 @@ PAPER_RATING = 3.0  # Section 5.1: positive feedback is a rating above 3
 RELEASED_RATING = 3.0  # released notebook: a rating of at least 3
 RELEASED_ITEM_MINIMUM = 20  # released notebook's minimum for items
 
-NO_RATINGS = "skipped: the source has no ratings"
-NO_TIMES = "skipped: the source has no times, its own order is kept"
+SKIPPED = "skipped: "  # how the text of a rule begins that does not apply
+NO_RATINGS = f"{SKIPPED}the source has no ratings"
+IMPLICIT = f"{SKIPPED}every rating is 1, which tells nothing (implicit feedback)"
+READY = f"{SKIPPED}ready-made sequences are kept as they are"
+NO_TIMES = f"{SKIPPED}the source has no times, its own order is kept"
 
 
 @dataclass
@@ -59,7 +63,7 @@ def keep_first(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def by_time(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.sort("time", maintain_order=True)
+    return frame.sort([name for name in ("time", "nanosecond") if name in frame.columns], maintain_order=True)
 
 
 def unchanged(frame: pl.DataFrame) -> pl.DataFrame:
@@ -74,34 +78,41 @@ def at_least(column: str, minimum: int, frame: pl.DataFrame) -> pl.DataFrame:
 def rating_rule(source: Interactions, condition: pl.Expr, text: str, min_rating: float | None) -> Rule:
     if min_rating is not None and not source.has_ratings:
         raise InputError(f"--min_rating {min_rating:g}: the source has no ratings")
+    skipped = "" if source.has_ratings else NO_RATINGS
     if min_rating is not None:
         condition, text = pl.col("rating") >= min_rating, f"rating >= {min_rating:g}"
-    return Rule("rating", text, lambda frame: frame.filter(condition), "" if source.has_ratings else NO_RATINGS)
+    elif source.has_ratings and (source.frame["rating"] == 1).all():
+        skipped = IMPLICIT
+    return Rule("rating", text, lambda frame: frame.filter(condition), skipped)
 
 
-def duplicate_rule(duplicates: str, text: str) -> Rule:
-    return Rule("duplicates", text, keep_first, "" if duplicates == "first" else "skipped: --duplicates keep")
+def duplicate_rule(source: Interactions, duplicates: str | None, text: str) -> Rule:
+    skipped = f"{SKIPPED}--duplicates keep" if duplicates == "keep" else READY if source.ready and duplicates is None else ""
+    return Rule("duplicates", text, keep_first, skipped)
 
 
-def paper_rules(source: Interactions, duplicates: str, min_rating: float | None, k: int) -> list[Rule]:
+def paper_rules(source: Interactions, duplicates: str | None, min_rating: float | None, k: int | None) -> list[Rule]:
     """Section 5.1. Equal times keep the order of the input, and of a repeated (user, item) pair the earliest action stays."""
+    skip_core = READY if source.ready and k is None else ""
+    k = k or DEFAULT_CORE
     return [
         rating_rule(source, pl.col("rating") > PAPER_RATING, f"rating > {PAPER_RATING:g}", min_rating),
         Rule("order", "by time, equal times as in the input", by_time, "" if source.has_times else NO_TIMES),
-        duplicate_rule(duplicates, "each (user, item) pair once, the earliest"),
-        Rule("k_core", f"users and items with fewer than {k} actions, to a fixed point", partial(core, k)),
+        duplicate_rule(source, duplicates, "each (user, item) pair once, the earliest"),
+        Rule("k_core", f"users and items with fewer than {k} actions, to a fixed point", partial(core, k), skip_core),
     ]
 
 
-def released_rules(source: Interactions, duplicates: str, min_rating: float | None, k: int) -> list[Rule]:
+def released_rules(source: Interactions, duplicates: str | None, min_rating: float | None, k: int | None) -> list[Rule]:
     """The released notebook: each minimum once, repeated pairs before the last one only, and no use of the time."""
+    k = k or DEFAULT_CORE
     users = partial(at_least, "user", k)
     items = partial(at_least, "item", RELEASED_ITEM_MINIMUM)
     return [
         rating_rule(source, pl.col("rating") >= RELEASED_RATING, f"rating >= {RELEASED_RATING:g}", min_rating),
         Rule("users", f"users with fewer than {k} actions, once", users),
         Rule("items", f"items with fewer than {RELEASED_ITEM_MINIMUM} actions, once", items),
-        duplicate_rule(duplicates, "each (user, item) pair once, the first of the file"),
+        duplicate_rule(source, duplicates or "first", "each (user, item) pair once, the first of the file"),
         Rule("users_again", f"users with fewer than {k} actions, once more", users),
         Rule("order", "as in the file", unchanged),
     ]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from slmrec.data.values import BILLION, Where, clean_ids
 from slmrec.errors import InputError
+
+Place = Callable[[int], str]  # number in the file -> "FILE, line N"
+
+UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}  # by how many a second has
+FIRST_BAND, LAST_BAND = 10**8, 10**10  # Unix seconds of 1973 and 2286: between them times of different units never meet
 
 
 @dataclass
@@ -14,16 +22,20 @@ class Interactions:
     """Actions as a source holds them.
 
     Attributes:
-        frame: columns user and item (pl.String, or pl.Categorical to save memory), and where the source has them rating
-            (pl.Float32) and time (pl.Int64, Unix seconds).
+        frame: columns user and item (pl.Categorical), and where the source has them rating (pl.Float32), time (pl.Int64, Unix
+            seconds) and, where some time has a fraction, nanosecond (pl.Int64, 0..10**9 - 1).
         raw_rows: actions or lines that the source holds, malformed ones included.
         malformed: lines that did not parse.
+        ready: whether somebody has filtered and ordered them already.
+        time_unit: what the source counts its times in.
         notes: more counts for stats.json.
     """
 
     frame: pl.DataFrame
     raw_rows: int
     malformed: int = 0
+    ready: bool = False
+    time_unit: str | None = None
     notes: dict = field(default_factory=dict)
 
     @property
@@ -35,20 +47,83 @@ class Interactions:
         return "time" in self.frame.columns
 
 
-def whole_seconds(path: str, numbers: pl.Series) -> pl.Series:
-    """Unix times as the column time, Int64. Raises InputError for a number that is none."""
-    times = numbers.cast(pl.Int64, strict=False).alias("time")
-    if times.null_count():
-        raise InputError(f"{path}: {numbers.filter(times.is_null())[0]!r} is not a time in Unix seconds")
-    return times
+class ActionBlocks:
+    """Collects a source's actions block by block, and remembers where in which file each of them stands."""
+
+    def __init__(self):
+        self.frames: list[pl.DataFrame] = []
+        self.starts: list[int] = []  # the first row of each block
+        self.places: list[tuple[Place, Sequence[int]]] = []
+        self.kinds: set[str] = set()  # of times: "date" or "number"
+        self.rows = 0
+
+    def add(self, frame: pl.DataFrame, place: Place, numbers: Sequence[int], kind: str | None = None) -> None:
+        """Take columns user, item and perhaps rating, time and part (`values.times`); row r stands at place(numbers[r])."""
+        ids = [pl.col(name).cast(pl.Categorical) for name in ("user", "item")]  # four bytes a row instead of an id's length
+        self.frames.append(frame.with_columns(ids))
+        self.starts.append(self.rows)
+        self.places.append((place, numbers))
+        self.kinds |= {kind} if kind else set()
+        self.rows += frame.height
+        if len(self.kinds) > 1:
+            raise InputError(f"{place(numbers[0])}: the times before are numbers and these are dates, or the reverse")
+
+    def where(self, row: int) -> str:
+        block = bisect_right(self.starts, row) - 1
+        place, numbers = self.places[block]
+        return place(numbers[row - self.starts[block]])
+
+    def interactions(self, path: str, names: dict[str, str], raw_rows: int | None = None, **more) -> Interactions:
+        """All actions, checked. `names` says what the file calls user and item."""
+        if not self.rows:
+            raise InputError(f"{path}: holds no action")
+        frame = pl.concat(self.frames, how="diagonal" if any("part" in frame.columns for frame in self.frames) else "vertical")
+        self.frames.clear()
+        frame = frame.rechunk()
+        frame = frame.with_columns(clean_ids(frame[side], names[side], self.where).alias(side) for side in ("user", "item"))
+        frame, unit = in_seconds(frame, self.kinds == {"date"}, self.where)
+        return Interactions(frame, raw_rows=self.rows if raw_rows is None else raw_rows, time_unit=unit, **more)
 
 
-def rename_by_table(frame: pl.DataFrame, column: str, table: pl.DataFrame, path: str) -> pl.DataFrame:
-    """Replace the source's numbers in `column` by the source ids of `table` (columns index, source_id)."""
-    if table["index"].is_duplicated().any():
-        raise InputError(f"{path}: gives the number {table['index'].filter(table['index'].is_duplicated())[0]!r} twice")
-    unknown = frame.join(table, left_on=column, right_on="index", how="anti")
+def in_seconds(frame: pl.DataFrame, dates: bool, where: Where) -> tuple[pl.DataFrame, str | None]:
+    """Columns time and part in the source's unit as Unix seconds and nanoseconds, and the name of the unit.
+
+    The size of the numbers tells the unit. Raises InputError when some are in one unit and some in another.
+    """
+    if "time" not in frame.columns or not frame.height:
+        return frame, None
+    unit = 1 if dates else unit_of(frame["time"], where)
+    part = pl.col("part").fill_null(0) if "part" in frame.columns else pl.lit(0, pl.Int64)
+    seconds, rest = pl.col("time").floordiv(unit), pl.col("time") % unit
+    frame = frame.with_columns(time=seconds, nanosecond=rest * (BILLION // unit) + part.floordiv(unit))
+    unneeded = ["part"] if "part" in frame.columns else []
+    unneeded += ["nanosecond"] if not (frame["nanosecond"] != 0).any() else []
+    return frame.drop(unneeded), UNITS[unit]
+
+
+def unit_of(times: pl.Series, where: Where) -> int:
+    """How many units of these times a second has."""
+    largest = max(abs(times.min()), abs(times.max()))
+    if largest < 10 * LAST_BAND:
+        return 1
+    sizes = times.abs()
+    bands = {unit: (sizes >= FIRST_BAND * unit) & (sizes < min(LAST_BAND * unit, 2**63 - 1)) for unit in UNITS}
+    counts = {unit: int(band.sum()) for unit, band in bands.items()}
+    between = int((sizes >= FIRST_BAND).sum()) - sum(counts.values())
+    used = [unit for unit in UNITS if counts[unit]]
+    if len(used) > 1 and not between:
+        few = min(used, key=lambda unit: counts[unit])
+        row = bands[few].arg_true()[0]
+        raise InputError(
+            f"{where(row)}: this time counts {UNITS[few]}, most of the others {UNITS[max(used, key=lambda unit: counts[unit])]}"
+        )
+    return next((unit for unit in UNITS if largest < 10 * LAST_BAND * unit), 10**9)
+
+
+def rename_by_table(ids: pl.Series, table: pl.DataFrame, path: str) -> pl.Series:
+    """Replace the source's numbers, categories, by the source ids of `table` (columns index, source_id)."""
+    numbers = ids.unique(maintain_order=True).cast(pl.String).alias("index").to_frame()
+    unknown = numbers.join(table, on="index", how="anti", maintain_order="left")
     if unknown.height:
-        raise InputError(f"{path}: has no entry for the {column} {unknown[column][0]!r}")
-    renamed = frame.join(table, left_on=column, right_on="index", how="left", maintain_order="left")
-    return renamed.with_columns(pl.col("source_id").alias(column)).drop("source_id")
+        raise InputError(f"{path}: has no entry for the {ids.name} {unknown['index'][0]!r}")
+    return ids.cast(pl.String).replace_strict(table["index"], table["source_id"]).cast(pl.Categorical)

@@ -1,56 +1,62 @@
-"""What meta files say about items, titles and attributes, and the tables that give a processed source its original ids back."""
+"""What meta files say about items: titles and attributes, from JSON or from tables."""
 
 from __future__ import annotations
 
 import html
-import io
 from dataclasses import dataclass
 
 import polars as pl
 
+from slmrec.data.amazon import refuse_other_json, sample_records
 from slmrec.data.attributes import ItemAttributes, number_attributes
-from slmrec.data.compressed import read_bytes
-from slmrec.data.delimited import column, read_table
-from slmrec.data.jsonlines import JsonLines
+from slmrec.data.columns import META_KNOWN, guess, listed
+from slmrec.data.compressed import read_head
+from slmrec.data.json_values import Number, is_text, read_object
+from slmrec.data.jsonlines import Field, JsonLines
+from slmrec.data.meta_table import MetaColumns, parquet_meta, table_meta
 from slmrec.errors import InputError
 
-PATH = pl.List(pl.String)  # names of categories from the root down
-JSON_SCHEMA = {"asin": pl.String, "title": pl.String, "brand": pl.String, "category": PATH, "categories": pl.List(PATH)}
-CATEGORY_COLUMN = "Category"  # of a .csv file, where it has one
 MARKUP = "</"  # behind which the 2018 release has texts of the product page among the categories
-NO_ATTRIBUTES = pl.lit(None, dtype=PATH).alias("attributes")
+SCRIPT = "getTime"  # in what the 2018 release has for a title where the page's script was taken for it
+CATEGORIES = ("category", "categories", "genres")  # lists of names, or of lists of names
+SCHEMA = {"item": pl.String, "title": pl.String, "attributes": pl.List(pl.String)}
 
 
 @dataclass
-class MetaColumns:
-    """The names of the columns of a .csv file; `category` None for "Category", which the file may lack."""
+class Meta:
+    """What is known about items.
 
-    item: str | None
-    title: str | None
-    category: str | None
-
-
-def read_meta(path: str, items: pl.Series, columns: MetaColumns, max_malformed: float) -> tuple[pl.Series, ItemAttributes | None]:
-    """The title of each of `items` (source ids, in order), "" where the file has none, and their attributes, if it has any.
-
-    The name says what the file is: .json(.gz) Amazon's meta file; .csv(.gz) a table with the named columns; anything else a
-    RecBole atomic file with item_id and either title or text ("title. categories. brand.": the title is what stands before the
-    first ". ").
-
-    Attributes are the categories and the brand of an Amazon meta file, and the cell of the category column of a table. There are
-    none from atomic files: they join the names of an item's categories by blanks, which names have inside as well, so nothing
-    tells where one ends.
+    Attributes:
+        titles: pl.String [N], "" where there is none.
+        attributes: None where no item has any.
+        matched: how many of the items the file knows.
     """
-    name = path.removesuffix(".gz")
-    if name.endswith(".json"):
-        frame = read_json_meta(path, items, max_malformed)
-    elif name.endswith(".csv"):
-        frame = read_table_meta(path, columns)
-    else:
-        frame = read_atomic_meta(path)
+
+    titles: pl.Series
+    attributes: ItemAttributes | None
+    matched: int
+
+
+def read_meta(path: str, items: pl.Series, columns: MetaColumns, max_malformed: float, encoding: str = "utf-8") -> Meta:
+    """What a file says about `items` (source ids in the order of their numbers).
+
+    What the file holds says what it is: JSON lines (Amazon's meta files), one JSON object {item: {...}} (LC-Rec), parquet, or a
+    table, which may be a RecBole atomic file.
+
+    Attributes are the categories and the brand of JSON, and the cell of the category column of a table. There are none from atomic
+    files: they join the names of an item's categories by blanks, which names have inside as well, so nothing tells where one ends.
+    """
+    frame = parquet_meta(path, columns)
+    if frame is None:
+        head = read_head(path, encoding).lstrip()
+        if head.startswith((b"{", b"[")):
+            frame = json_meta(path, head, items, columns, max_malformed, encoding)
+        else:
+            frame = table_meta(path, items, columns, encoding)
+    frame = frame.filter(pl.col("item").is_in(items.implode()))
     titles = first_known(frame.filter(pl.col("title") != ""), items, "title").fill_null("")
     attributes = first_known(frame.filter(pl.col("attributes").list.len() > 0), items, "attributes")
-    return tidy(titles), number_attributes(name_pairs(attributes), len(items))
+    return Meta(tidy(titles), number_attributes(name_pairs(attributes), len(items)), frame["item"].n_unique())
 
 
 def first_known(frame: pl.DataFrame, items: pl.Series, name: str) -> pl.Series:
@@ -68,66 +74,97 @@ def name_pairs(attributes: pl.Series) -> pl.DataFrame:
 
 
 def tidy(texts: pl.Series) -> pl.Series:
-    """HTML entities resolved, runs of blanks made one."""
-    return pl.Series(texts.name, [" ".join(html.unescape(text).split()) for text in texts], pl.String)
+    """HTML entities resolved, runs of blanks made one, NUL characters gone, and nothing left of a page's script."""
+    tidied = ["" if SCRIPT in text else " ".join(html.unescape(text).replace("\x00", " ").split()) for text in texts]
+    return pl.Series(texts.name, tidied, pl.String)
 
 
-def read_json_meta(path: str, items: pl.Series, max_malformed: float) -> pl.DataFrame:
-    wanted = items.implode()
-    optional = tuple(JSON_SCHEMA.keys() - {"asin"})
-    lines = JsonLines(path, JSON_SCHEMA, optional=optional, python_literals=True)
-    blocks = [block.filter(pl.col("asin").is_in(wanted)) for block in lines]
+# -- JSON ---------------------------------------------------------------------------------------------------------------------
+
+
+def json_meta(
+    path: str, head: bytes, items: pl.Series, columns: MetaColumns, max_malformed: float, encoding: str
+) -> pl.DataFrame:
+    """Columns item, title and attributes of JSON lines, or of one object of objects."""
+    records, literals = sample_records(path, encoding)
+    if is_one_object(head, records):
+        return object_meta(path, columns, encoding)
+    refuse_other_json(path, head)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    item = columns.item or guess(names, META_KNOWN["item"]) or ("asin" if not names else None)
+    if item is None:
+        raise InputError(f"{path}: no field is called like an item (its fields: {listed(names)}); --meta_item_column names it")
+    fields = {"item": Field(item, "id")} | {role: Field(name, "any") for role, name in text_fields(names, columns).items()}
+    lines, wanted, rows = JsonLines(path, fields, encoding, literals), set(items), []
+    for block, _ in lines:
+        for row in block:
+            row.item = str(row.item).strip()
+            if row.item in wanted:
+                rows.append((row.item, *title_and_names({name: getattr(row, name) for name in fields})))
     lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no item")
-    return pl.concat(blocks).select(pl.col("asin").alias("item"), "title", json_attributes())
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def json_attributes() -> pl.Expr:
-    """The names on the path `category` (release of 2018) or on each of the paths `categories` (2014), and the brand.
+def text_fields(names: list[str], columns: MetaColumns) -> dict[str, str]:
+    """The fields with title, brand and categories, by what they are called here (categories: names0, names1, ...)."""
+    found = {role: guess(names, META_KNOWN[role]) or role for role in ("title", "brand")}
+    found["title"] = columns.title or found["title"]
+    categories = [columns.category] if columns.category else CATEGORIES
+    return found | {f"names{number}": name for number, name in enumerate(categories)}
+
+
+def is_one_object(head: bytes, records: list[dict]) -> bool:
+    """Whether a file is one object of objects, {item: {title, ...}}, on one line or several."""
+    whole = len(records) == 1 and records[0] and all(isinstance(value, dict) for value in records[0].values())
+    return head.split(b"\n", 1)[0].strip() == b"{" or bool(whole)
+
+
+def object_meta(path: str, columns: MetaColumns, encoding: str) -> pl.DataFrame:
+    """LC-Rec's item file."""
+    content = read_object(path, encoding)
+    if not all(isinstance(value, dict) for value in content.values()):
+        raise InputError(f"{path}: one JSON object, whose values are not the items' {{title, ...}}")
+    fields = text_fields(list(dict.fromkeys(name for value in content.values() for name in value)), columns)
+    rows = [
+        (key.strip(), *title_and_names({role: value.get(name) for role, name in fields.items()}))
+        for key, value in content.items()
+    ]
+    return pl.DataFrame([row for row in rows if is_text(row[0])], schema=SCHEMA, orient="row")
+
+
+def title_and_names(values: dict) -> tuple[str | None, list[str]]:
+    """The title and the attributes of an item with title, brand and names0, names1, ..."""
+    names = [name for role, value in values.items() if role.startswith("names") for name in category_names(value)]
+    brand = as_text(values["brand"])
+    return as_text(values["title"]), names + ([brand] if brand else [])
+
+
+def as_text(value: object) -> str | None:
+    """A text or a number as text, None for anything else; where an escape left half a surrogate pair stands a replacement mark."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if type(value) is Number and not value.lstrip("-").isdecimal():
+        value = float(value)
+    text = str(value)
+    return text if is_text(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def category_names(value: object) -> list[str]:
+    """The names on the path `category` (release of 2018) or on each of the paths `categories` (2014).
 
     As in the code of Zhou et al. (S3-Rec), the root of a path is left out, which is the data set's own name, and a brand that is
-    called as a category is the same attribute.
+    called as a category is the same attribute. What is no list counts as missing.
     """
-    name, nothing = pl.element(), pl.lit([], dtype=PATH)
-    before_markup = name.str.contains(MARKUP, literal=True).cast(pl.Int8).cum_max() == 0
-    path = pl.col("category").list.eval(name.filter(before_markup)).list.slice(1)
-    paths = pl.col("categories").list.eval(name.list.slice(1).explode())
-    found = pl.concat_list(path.fill_null(nothing), paths.fill_null(nothing), pl.col("brand").fill_null(""))
-    return found.list.eval(name.filter(name != "")).alias("attributes")
+    if not isinstance(value, list):
+        return []
+    paths = [path for path in value if isinstance(path, list)] or [value]
+    return [name for path in paths for name in below_root(path)]
 
 
-def read_table_meta(path: str, columns: MetaColumns) -> pl.DataFrame:
-    table = read_table(path, ",", '"')
-    pairs = table_pairs(path, table, columns.item, columns.title)
-    name = columns.category or CATEGORY_COLUMN
-    if columns.category is None and name not in table.columns:
-        return pairs.with_columns(NO_ATTRIBUTES)
-    return pairs.with_columns(attributes=pl.concat_list(text_column(path, table, name)))
-
-
-def read_atomic_meta(path: str) -> pl.DataFrame:
-    table = read_table(path, "\t", None)
-    if "title" in table.columns:
-        return table_pairs(path, table, "item_id", "title").with_columns(NO_ATTRIBUTES)
-    pairs = table_pairs(path, table, "item_id", "text")
-    return pairs.with_columns(pl.col("title").str.split(". ").list.first(), NO_ATTRIBUTES)
-
-
-def table_pairs(path: str, table: pl.DataFrame, item_column: str, title_column: str) -> pl.DataFrame:
-    return pl.DataFrame({"item": column(table, item_column, path), "title": text_column(path, table, title_column)})
-
-
-def text_column(path: str, table: pl.DataFrame, name: str) -> pl.Series:
-    if name not in table.columns:
-        raise InputError(f"{path}: has no column {name!r}; its columns are {', '.join(table.columns)}")
-    return table[name].fill_null("")
-
-
-def read_id_table(path: str) -> pl.DataFrame:
-    """A table without header, "source id TAB number" (UniSRec's item2index, LC-Rec's item2id): columns source_id, index."""
-    schema = {"source_id": pl.String, "index": pl.String}
-    try:
-        return pl.read_csv(io.BytesIO(read_bytes(path)), has_header=False, separator="\t", quote_char=None, schema=schema)
-    except pl.exceptions.PolarsError:
-        raise InputError(f"{path}: its lines are not 'source id TAB number'") from None
+def below_root(path: list) -> list[str]:
+    """The names of a path but the first, up to the first that is markup."""
+    names = [as_text(value) or "" for value in path]
+    end = next((number for number, name in enumerate(names) if MARKUP in name), len(names))
+    return [name for name in names[1:end] if name]

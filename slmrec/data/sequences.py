@@ -2,58 +2,77 @@
 
 from __future__ import annotations
 
-import json
-
 import polars as pl
 
-from slmrec.data.compressed import read_bytes
-from slmrec.data.interactions import Interactions
+from slmrec.data.compressed import decoded, read_bytes, read_head
+from slmrec.data.interactions import ActionBlocks, Interactions
+from slmrec.data.json_values import as_id, described, read_object
+from slmrec.data.values import shown
 from slmrec.errors import InputError
 
-
-def read_sequences(path: str) -> Interactions:
-    """Read a text or JSON file of sequences, .gz or not; its first character tells which of the two it is."""
-    try:
-        text = read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error})") from None
-    rows = rows_of_json(path, text) if text.lstrip().startswith("{") else rows_of_lines(path, text)
-    frame = rows.explode("item")
-    if not frame.height:
-        raise InputError(f"{path}: holds no action")
-    return Interactions(frame, raw_rows=frame.height)
+BLANKS = " \t\r"  # between the items of a line; what else a text calls white space is part of no id
+NO_TOKEN = r"""^[\[\](){}"',;:]|[\[\](){}"',;:]$|[,;\p{C}\p{Zl}\p{Zp}\p{Zs}]"""  # punctuation of another notation
 
 
-def rows_of_lines(path: str, text: str) -> pl.DataFrame:
-    """One row per line: user, and item as a list."""
-    lines = pl.Series("line", text.splitlines(), pl.String).str.strip_chars()
-    tokens = lines.str.replace_all(r"\s+", " ").str.split(" ")
-    short = (lines != "") & (tokens.list.len() < 2)
-    if short.any():
-        raise InputError(f"{path}, line {short.arg_true()[0] + 1}: a user without items")
+def read_sequences(paths: list[str], encoding: str = "utf-8") -> Interactions:
+    """Read text or JSON files of sequences; the first character of each tells which of the two it is."""
+    blocks = ActionBlocks()
+    for path in paths:
+        head = read_head(path, encoding).lstrip()
+        if head.startswith(b"["):
+            raise InputError(f"{path}: one JSON array; wanted is an object {{user: [items]}}, or lines 'user item item ...'")
+        if head.startswith(b"{"):
+            frame, users = rows_of_json(path, encoding)
+            blocks.add(frame, lambda row, path=path, users=users: f"{path}, user {shown(users[row])}", range(frame.height))
+        else:
+            frame, lines = rows_of_lines(path, decoded(read_bytes(path, encoding), path, 0))
+            blocks.add(frame, lambda line, path=path: f"{path}, line {line}", lines)
+    return blocks.interactions(", ".join(paths), {"user": "user", "item": "item"}, ready=True)
+
+
+def rows_of_lines(path: str, text: str) -> tuple[pl.DataFrame, pl.Series]:
+    """One row per action, user and item, and its line.
+
+    Either each user has one line, "user item item ...", or each line is one action, "user item".
+    """
+    lines = pl.Series("line", text.split("\n"), pl.String).str.strip_chars(BLANKS)
+    tokens = lines.str.replace_all(r"[ \t]+", " ").str.split(" ")
     frame = pl.DataFrame({"line": lines, "user": tokens.list.first(), "item": tokens.list.slice(1)}).with_row_index("number", 1)
-    frame = frame.filter(pl.col("line") != "")
+    frame = frame.filter(pl.col("line") != "").drop("line")
+    refuse_tokens(path, frame.select("number", id="user"))
+    single = frame.filter(pl.col("item").list.len() == 0)
+    if single.height:
+        raise InputError(f"{path}, line {single['number'][0]}: a user without items")
+    pairs = frame.height > 0 and bool((frame["item"].list.len() == 1).all())
     repeated = frame.filter(~pl.col("user").is_first_distinct())
-    if repeated.height:
-        raise InputError(f"{path}, line {repeated['number'][0]}: user {repeated['user'][0]!r} has a line already")
-    return frame.select("user", "item")
+    if repeated.height and not pairs:
+        raise InputError(f"{path}, line {repeated['number'][0]}: user {shown(repeated['user'][0])} has a line already")
+    frame = frame.explode("item")
+    refuse_tokens(path, frame.select("number", id="item"))
+    return frame.select("user", "item"), frame["number"]
 
 
-def rows_of_json(path: str, text: str) -> pl.DataFrame:
-    """One row per key: user, and item as a list."""
-    try:
-        histories = json.loads(text, object_pairs_hook=lambda pairs: refuse_repeats(path, pairs))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
-    for user, items in histories.items():
-        if not isinstance(items, list) or not items or not all(isinstance(item, (int, str)) for item in items):
-            raise InputError(f"{path}: user {user!r} has no list of items")
-    items = [[str(item) for item in items] for items in histories.values()]
-    return pl.DataFrame({"user": list(histories), "item": items}, schema={"user": pl.String, "item": pl.List(pl.String)})
+def refuse_tokens(path: str, frame: pl.DataFrame, word: str = "line", after: str = "") -> None:
+    """Raise InputError for the first id (columns number, id) with punctuation of another notation, or a control character."""
+    strange = frame.filter(pl.col("id").str.contains(NO_TOKEN))
+    if strange.height:
+        number, text = strange.row(0)
+        raise InputError(f"{path}, {word} {number}{after}: {shown(text)} is no id; blanks alone stand between ids")
 
 
-def refuse_repeats(path: str, pairs: list[tuple]) -> dict:
-    histories = dict(pairs)
-    if len(histories) != len(pairs):
-        raise InputError(f"{path}: a user stands in it twice")
-    return histories
+def rows_of_json(path: str, encoding: str) -> tuple[pl.DataFrame, list[str]]:
+    """One row per action, user and item, and its user."""
+    users, items = [], []
+    for user, history in read_object(path, encoding).items():
+        if not isinstance(history, list) or not history:
+            raise InputError(f"{path}, user {shown(user)}: {described(history)} where a list of items is needed")
+        for value in history:
+            item = as_id(value)
+            if item is None:
+                raise InputError(f"{path}, user {shown(user)}: {described(value)} among the items is no id")
+            items.append(item)
+        users += [user] * len(history)
+    bad = next((user for user in dict.fromkeys(users) if as_id(user) is None), None)
+    if bad is not None:
+        raise InputError(f"{path}, user {shown(bad)}: no id")
+    return pl.DataFrame({"user": users, "item": items}, schema={"user": pl.String, "item": pl.String}), users

@@ -21,7 +21,8 @@ class NumberedSequences:
     Attributes:
         items: int32 [E], 1..N.
         offsets: int64 [U + 1].
-        timestamps: int64 [E] or None.
+        timestamps: int64 [E] in Unix seconds, or None.
+        nanoseconds: int64 [E], what comes on top of them, or None where no time has a fraction.
         item_ids: pl.String [N], the source id of item n stands at n - 1.
         user_ids: pl.String [U].
     """
@@ -29,6 +30,7 @@ class NumberedSequences:
     items: np.ndarray
     offsets: np.ndarray
     timestamps: np.ndarray | None
+    nanoseconds: np.ndarray | None
     item_ids: pl.Series
     user_ids: pl.Series
 
@@ -53,16 +55,18 @@ def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np
 
 
 def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
-    """Group a filtered frame (columns user, item, row, perhaps time) by user, inside a user in the order of the frame."""
+    """Group a filtered frame (columns user, item, row, perhaps time and nanosecond) by user, inside a user in the order of the frame."""
     refuse_short_users(frame)
     user_ids, users = number_by_first_row(frame, "user")
     item_ids, items = number_by_first_row(frame, "item")
-    columns = {"user": users, "item": items + 1} | ({"time": frame["time"]} if "time" in frame.columns else {})
+    columns = {"user": users, "item": items + 1}
+    columns |= {name: frame[name] for name in ("time", "nanosecond") if name in frame.columns}
     numbered = pl.DataFrame(columns).sort("user", maintain_order=True)
     return NumberedSequences(
         items=numbered["item"].to_numpy().astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum(np.bincount(users))]).astype(np.int64),
         timestamps=numbered["time"].to_numpy() if "time" in columns else None,
+        nanoseconds=numbered["nanosecond"].to_numpy() if "nanosecond" in columns else None,
         item_ids=item_ids,
         user_ids=user_ids,
     )
@@ -84,7 +88,10 @@ def tie_share(sequences: NumberedSequences) -> float | None:
     if sequences.timestamps is None:
         return None
     last = sequences.offsets[1:] - 1
-    return float(np.mean(sequences.timestamps[last] == sequences.timestamps[last - 1]))
+    same = sequences.timestamps[last] == sequences.timestamps[last - 1]
+    if sequences.nanoseconds is not None:
+        same &= sequences.nanoseconds[last] == sequences.nanoseconds[last - 1]
+    return float(np.mean(same))
 
 
 def describe(sequences: NumberedSequences) -> dict:

@@ -95,10 +95,14 @@ def test_file_that_is_no_json_at_all(amazon, tmp_path):
         ('"overall": 5.0', '"other": 5.0', "line 7: the field 'overall' is missing"),
         ('"reviewerID": "u1"', '"reviewerID": null', "line 7: the field 'reviewerID' is missing"),
         ('"overall": 5.0', '"overall": "five"', "line 7: overall is 'five', not a number"),
-        ('"overall": 5.0', '"overall": true', "line 7: overall is True, not a number"),
-        ('"overall": 5.0', '"overall": NaN', "line 7: overall is nan, not a number"),
-        ('"unixReviewTime": 86400', '"unixReviewTime": "01 2, 1970"', "line 7: unixReviewTime is '01 2, 1970', not a number"),
-        ('"unixReviewTime": 86400', '"unixReviewTime": 1e300', "1e+300 is not a time in Unix seconds"),
+        ('"overall": 5.0', '"overall": true', "line 7: overall is true, not a number"),
+        ('"overall": 5.0', '"overall": NaN', "line 7: overall is NaN, not a number"),
+        (
+            '"unixReviewTime": 86400',
+            '"unixReviewTime": "01 2, 1970"',
+            "line 7: unixReviewTime is '01 2, 1970', neither a number nor an ISO",
+        ),
+        ('"unixReviewTime": 86400', '"unixReviewTime": 1e300', "line 7: unixReviewTime is '1e300', not a time"),
     ],
 )
 def test_missing_and_non_numeric_fields(amazon, plain, old, new, message):
@@ -125,11 +129,11 @@ CSV = "asin, reviewerID, overall, unixReviewTime\n" + "".join(CSV_ROWS)
     "old, new, message",
     [
         ("i1,u0,5.0,1\n", "i1,u0,five,1\n", "row 2 after the header: overall is 'five', not a number"),
-        ("i1,u0,5.0,1\n", "i1,u0,5.0,soon\n", "row 2 after the header: unixReviewTime is 'soon', not a number"),
+        ("i1,u0,5.0,1\n", "i1,u0,5.0,soon\n", "row 2 after the header: unixReviewTime is 'soon', not a time"),
         ("i1,u0,5.0,1\n", "i1,,5.0,1\n", "row 2 after the header: reviewerID is missing"),
         ("i1,u0,5.0,1\n", "i1,u0,5.0\n", "row 2 after the header: unixReviewTime is missing"),
         ("i1,u0,5.0,1\n", "i1,u0,5.0,1,8\n", "row 2 after the header has 5 cells where the header has 4"),
-        (" overall,", " stars,", "has no column 'overall' (its columns: asin, reviewerID, stars, unixReviewTime)"),
+        (" unixReviewTime", " when", "none of its columns is called like a time (its columns: asin, reviewerID, overall, when)"),
         (CSV, "", "is empty"),
         (CSV[CSV.index("\n") + 1 :], "", "holds no action"),
     ],
@@ -146,9 +150,9 @@ def test_bad_csv(data_cli, tmp_path, old, new, message):
         ("1 2 3 4\n2\n", "line 2: a user without items"),
         ("1 2 3 4\n\n1 5 6 7\n", "line 3: user '1' has a line already"),
         ("", "holds no action"),
-        ('{"1": [1, 2, 3', "not valid JSON"),
-        ('{"1": [1, 2, 3], "1": [4, 5, 6]}', "a user stands in it twice"),
-        ('{"1": [1, 2, 3], "2": 4}', "user '2' has no list of items"),
+        ('{"1": [1, 2, 3', "line 1: not one JSON object"),
+        ('{"1": [1, 2, 3], "1": [4, 5, 6]}', "an object in it has a key twice"),
+        ('{"1": [1, 2, 3], "2": 4}', "user '2': 4 where a list of items is needed"),
         ("1 2 3 4\n2 3 4\n", "user '2' has 2 actions"),
     ],
 )
@@ -162,8 +166,11 @@ def test_bad_sequences(data_cli, tmp_path, text, message):
     "table, message",
     [
         ("A\t1\nB\t2\n", "has no entry for the item '3'"),
-        ("A\t1\nB\t2\nC\t2\n", "gives the number '2' twice"),
-        ("A 1\nB 2\n", "its lines are not 'source id TAB number'"),
+        ("A\t1\nB\t2\nC\t2\n", "line 3: gives the number '2' twice (line 2 has it)"),
+        ("A\t1\nB\t2\nA\t3\n", "line 3: gives the source id 'A' twice (line 1 has it)"),
+        ("A 1\nB 2\n", "line 1: not 'source id TAB number'"),
+        ("item\tnumber\nA\t1\n", "line 1: not 'source id TAB number'"),
+        ("", "is empty"),
     ],
 )
 def test_bad_item_table(data_cli, tmp_path, table, message):
@@ -176,14 +183,15 @@ def test_bad_item_table(data_cli, tmp_path, table, message):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--format", "xml"], "--format xml: choose one of amazon, csv, sequences, recbole"),
+        (["--format", "xml"], "--format xml: choose one of auto, amazon, csv, sequences, recbole, parquet"),
         (["--format", "amazon", "--protocol", "papr"], "--protocol papr: choose one of"),
         (["--format", "amazon", "--k_core", "0"], "--k_core 0: must be at least 1"),
         (["--format", "amazon", "--max_malformed", "1.5"], "--max_malformed 1.5: must be a share"),
-        (["--format", "amazon", "--user_column", "who"], "--user_column is only for --format csv or recbole"),
+        (["--format", "sequences", "--user_column", "who"], "--user_column is only for files with columns"),
+        (["--format", "amazon", "--no_header"], "--no_header is only for tables"),
         (["--format", "sequences", "--max_malformed", "0.1"], "--max_malformed is only for JSON lines"),
-        (["--format", "amazon", "--meta_title_column", "name"], "--meta_title_column is only for a .csv file as --meta"),
-        (["--format", "amazon", "--meta_category_column", "c"], "--meta_category_column is only for a .csv file as --meta"),
+        (["--format", "amazon", "--meta_title_column", "name"], "--meta_title_column is only where there is a --meta"),
+        (["--format", "amazon", "--meta_category_column", "c"], "--meta_category_column is only where there is a --meta"),
         (["--format", "amazon", "--item_table", "x"], "--item_table is only for --format sequences or recbole"),
     ],
 )
@@ -203,6 +211,8 @@ def test_bad_meta_file(amazon, plain, tmp_path):
     meta.write_bytes(gzip.compress(b'{"asin": "i1", "title": "One"}\n' * 9)[:-9])
     assert "meta.json.gz: truncated gzip file" in amazon(plain, "--meta", meta)
     (tmp_path / "meta.csv").write_text("a,b\n1,2\n")
-    assert "meta.csv: has no column 'Product ID'" in amazon(plain, "--meta", tmp_path / "meta.csv")
+    assert "meta.csv: none of its columns is called like an item (its columns: a, b)" in amazon(
+        plain, "--meta", tmp_path / "meta.csv"
+    )
     flags = ["--meta_item_column", "a", "--meta_title_column", "b", "--meta_category_column", "c"]
     assert "meta.csv: has no column 'c'" in amazon(plain, "--meta", tmp_path / "meta.csv", *flags)

@@ -64,9 +64,11 @@ def test_k_core_reaches_a_fixed_point(data_cli, tmp_path):
     # e, f and g have too few users; without e user 4 is left with p and q, without e, f, g user 5 with nothing
     source = tmp_path / "s.txt"
     source.write_text("1 p q r\n2 p q r\n3 p q r\n4 p q e\n5 e f g\n")
-    out = process(data_cli, tmp_path, "--format", "sequences", "--input", source, "--k_core", 3)
+    arguments = ["--format", "sequences", "--input", source]
+    out = process(data_cli, tmp_path, *arguments, "--k_core", 3, "--duplicates", "first")
     assert sequences_of(out) == {"1": ["p", "q", "r"], "2": ["p", "q", "r"], "3": ["p", "q", "r"]}
     assert load_dataset(out).stats["dropped"] == {"duplicates": 0, "k_core": 6}
+    assert len(sequences_of(process(data_cli, tmp_path / "kept", *arguments))) == 5  # ready-made: nothing goes unless asked
 
 
 def test_released_protocol_looks_at_every_minimum_once(data_cli, write_reviews, tmp_path):
@@ -226,15 +228,18 @@ def test_attributes_are_numbered_as_they_occur():
 def test_command_line_in_a_process_of_its_own(write_reviews, tmp_path):
     reviews = write_reviews([(user, item, 5.0, day) for user in "uv" for day, item in enumerate("abc")])
     command = [sys.executable, "-m", "slmrec.data", "--format", "amazon", "--input", str(reviews), "--k_core", "2"]
-    done = subprocess.run([*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True)
+    done = subprocess.run([*command, "--output_dir", str(tmp_path / "out")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    line = r".*/out: (00:\d\d  )?2 users, 3 items, 6 interactions; removed of 6: rating 0, duplicates 0, k_core 0\n"
-    assert re.fullmatch(line, done.stdout)
+    source, result = done.stdout.splitlines()
+    names = "user = reviewerID, item = asin, rating = overall, time = unixReviewTime"
+    assert source == f"{tmp_path}/out: {reviews}: JSON lines; {names}"
+    line = r".*/out: (00:\d\d  )?2 users, 3 items, 6 interactions; removed of 6: rating 0, duplicates 0, k_core 0"
+    assert re.fullmatch(line, result)
     manifest = read_manifest(tmp_path / "out", "data")
     assert set(manifest["outputs"]) == {"config.json", "items.csv", "sequences.npz", "stats.json", "users.csv"}
     assert manifest["config"]["k_core"] == 2 and set(manifest["inputs"]) == {"reviews"}
     command += ["--output_dir", str(tmp_path / "out"), "--duplicates", "keep"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "config.duplicates = 'first', this one has 'keep'" in done.stderr
 

@@ -62,7 +62,7 @@ def download(server, tmp_path):
     def run(*arguments):
         environment = {"SLMREC_DATA_URL": f"http://127.0.0.1:{server.server_port}", "PATH": "/usr/bin:/bin:/usr/local/bin"}
         command = ["bash", str(tmp_path / "datasets/download.sh"), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     return run, tmp_path / "datasets/raw"
 

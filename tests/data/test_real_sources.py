@@ -131,7 +131,9 @@ def test_recbole_sequence_rows(shared_data, data_cli, tmp_path):
     first = rows_of(tmp_path / "all/items.csv")[0]
     assert first["source_id"] == "B00TNNWMXI" and first["title"].startswith("eSUN Bronze filament 1.75mm")
     assert dataset.stats["items_with_title"] == 4385 and dataset.attributes is None
-    dataset = process(data_cli, tmp_path / "rules", *arguments)
+    kept = process(data_cli, tmp_path / "kept", *arguments)
+    assert (kept.stats["dropped"], kept.item_map) == ({}, dataset.item_map) and (kept.items == dataset.items).all()
+    dataset = process(data_cli, tmp_path / "rules", *arguments, "--duplicates", "first", "--k_core", 5)
     assert dataset.stats["dropped"]["duplicates"] == 289
 
 

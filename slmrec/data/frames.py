@@ -1,0 +1,125 @@
+"""Tables whose columns have types: parquet files, and data frames of polars or pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+import polars.selectors as cs
+
+from slmrec.data.columns import Columns
+from slmrec.data.interactions import ActionBlocks, Interactions
+from slmrec.data.values import BILLION, numbers, refuse, times
+from slmrec.errors import InputError
+
+Where = Callable[[int], str]
+PARQUET = b"PAR1"  # how such a file begins
+
+
+def starts_with(path: str, magic: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(magic)) == magic
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a directory where a file is needed") from None
+
+
+def parquet_columns(path: str) -> list[str]:
+    """Names of the columns of a parquet file. Raises InputError when it is none."""
+    try:
+        return list(pl.read_parquet_schema(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: damaged parquet file ({first_line(error)})") from None
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+
+
+def read_parquet(paths: list[str], columns: Columns) -> Interactions:
+    """Actions from parquet files of one layout, one after the other."""
+    blocks = ActionBlocks()
+    names = [name for name in vars(columns).values() if name]
+    for path in paths:
+        try:
+            frame = pl.read_parquet(path, columns=names)
+        except pl.exceptions.ColumnNotFoundError:
+            raise InputError(f"{path}: lacks one of the columns {', '.join(names)}, which the files before it have") from None
+        except pl.exceptions.PolarsError as error:
+            raise InputError(f"{path}: damaged parquet file ({first_line(error)})") from None
+        add_frame(blocks, frame, columns, path)
+    return blocks.interactions(", ".join(paths), vars(columns))
+
+
+def add_frame(blocks: ActionBlocks, frame: pl.DataFrame, columns: Columns, path: str) -> None:
+    """Add the actions of a table with typed columns."""
+    if not frame.height:
+        return
+    where = lambda row: f"{path}, row {row + 1}"
+    found, kind = {side: typed_ids(frame[getattr(columns, side)], where).alias(side) for side in ("user", "item")}, None
+    if columns.rating:
+        found["rating"] = typed_numbers(frame[columns.rating], where).cast(pl.Float32)
+    if columns.time:
+        time, kind = typed_times(frame[columns.time], where)
+        found |= time.to_dict()
+    blocks.add(pl.DataFrame(found), lambda number: f"{path}, row {number}", range(1, frame.height + 1), kind)
+
+
+def typed_ids(ids: pl.Series, where: Where) -> pl.Series:
+    """Ids as text: of text, categories or whole numbers; numbers with a fraction of nought count as whole ones."""
+    if ids.dtype.is_float():
+        refuse_null(ids.fill_nan(None), ids.name, where)
+        refuse(ids != ids.round(), ids, ids.name, "which is no id", where)
+        ids = ids.cast(pl.Int128)
+    elif not (ids.dtype.is_integer() or ids.dtype in (pl.String, pl.Categorical, pl.Enum)):
+        raise InputError(f"{where(0)}: {ids.name} is of type {ids.dtype}; ids are text or whole numbers")
+    return ids.cast(pl.String)
+
+
+def refuse_null(values: pl.Series, name: str, where: Where) -> None:
+    missing = values.is_null()
+    if missing.any():
+        raise InputError(f"{where(missing.arg_true()[0])}: {name} is missing")
+
+
+def typed_numbers(values: pl.Series, where: Where) -> pl.Series:
+    if values.dtype == pl.String:
+        return numbers(values, values.name, where)
+    if not values.dtype.is_numeric():
+        raise InputError(f"{where(0)}: {values.name} is of type {values.dtype}, not a number")
+    refuse_null(values, values.name, where)
+    values = values.cast(pl.Float64)
+    refuse(~values.is_finite(), values, values.name, "not a number", where)
+    return values
+
+
+def typed_times(values: pl.Series, where: Where) -> tuple[pl.DataFrame, str]:
+    """Times as `values.times` gives them, of text, numbers, dates or datetimes."""
+    if values.dtype == pl.String:
+        return times(values, values.name, where)
+    refuse_null(values, values.name, where)
+    if values.dtype.is_integer() and values.dtype != pl.UInt64:
+        return pl.DataFrame({"time": values.cast(pl.Int64)}), "number"
+    if values.dtype.is_numeric():
+        return times(values.cast(pl.String), values.name, where)
+    if values.dtype not in (pl.Date, pl.Datetime):
+        raise InputError(f"{where(0)}: {values.name} is of type {values.dtype}, not a time")
+    unit = values.dtype.time_unit if values.dtype == pl.Datetime else "us"
+    ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    moments = values.cast(pl.Datetime(unit)).to_physical()
+    return pl.DataFrame({"time": moments // ticks, "part": moments % ticks * (BILLION // ticks)}), "date"
+
+
+def as_polars(frame: object) -> pl.DataFrame:
+    """A data frame of polars or pandas as one of polars. Raises InputError for anything else."""
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if type(frame).__module__.partition(".")[0] != "pandas":
+        raise InputError(f"a data frame of polars or pandas is needed, not a {type(frame).__name__}")
+    return pl.from_pandas(frame).select(cs.all())
