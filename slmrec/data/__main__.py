@@ -114,7 +114,8 @@ def skipped_rules(rules: dict[str, str]) -> str:
     for name, text in rules.items():
         if text.startswith(SKIPPED):
             reasons.setdefault(text.removeprefix(SKIPPED), []).append(name)
-    return "".join(f"; no {' and '.join(names)} rule: {reason}" for reason, names in reasons.items())
+    texts = ", ".join(f"{' and '.join(names)} ({reason})" for reason, names in reasons.items())
+    return f"; not applied: {texts}" if texts else ""
 
 
 def main(argv: list[str] | None = None) -> None:
