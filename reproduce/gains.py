@@ -1,0 +1,134 @@
+"""Where one model gains over another: by history length and target popularity, without repeats, without near-duplicate titles.
+
+    python -m reproduce.gains --models runs/beauty/sasrec_text --against runs/beauty/sasrec --text runs/beauty/text \
+        --output runs/tables/beauty/gains.json
+
+Reads what `evaluate.py` wrote for the test split. U users; several models of each side are seeds, whose metrics are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from reproduce.cold import RANKINGS, group_metrics, history_groups, popularity_groups, target_counts
+from slmrec.artifacts import input_directory, read_manifest, write_json
+from slmrec.command_line import parse_arguments
+from slmrec.errors import InputError
+
+NEAR_DUPLICATE = 0.9  # cosine of two titles' vectors from which on they say nearly the same
+Kinds = dict[str, dict[str, np.ndarray]]
+
+
+def repeats(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """bool [U], whether each user's test target is the item right before it."""
+    last = offsets[1:] - 1
+    return items[last] == items[last - 1]
+
+
+def nearest_in_history(items: np.ndarray, offsets: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """float32 [U], the highest cosine of each user's test target with another item of its history; -1 where there is none.
+
+    Args:
+        vectors: float32 [N + 1, d_text], text vectors of the items.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    targets = np.repeat(items[offsets[1:] - 1], np.diff(offsets))  # [E]
+    cosines = np.einsum("ed,ed->e", unit[items], unit[targets])
+    cosines[items == targets] = -1  # the target itself, and repeats of it, which are another group
+    return np.maximum.reduceat(cosines, offsets[:-1])
+
+
+def groups_of(items: np.ndarray, offsets: np.ndarray, vectors: np.ndarray | None) -> Kinds:
+    """Kind -> label -> bool [U]; near-duplicates only where there are text vectors."""
+    repeated = repeats(items, offsets)
+    kinds = {
+        "all": {"all": np.ones(len(offsets) - 1, dtype=bool)},
+        "history": history_groups(np.diff(offsets) - 1),
+        "popularity": popularity_groups(target_counts(items, offsets)),
+        "repeats": {"target repeats the last item": repeated, "it does not": ~repeated},
+    }
+    if vectors is not None:
+        near = nearest_in_history(items, offsets, vectors) >= NEAR_DUPLICATE
+        kinds["titles"] = {"nearly the target's title in the history": near, "no such title": ~near}
+    return kinds
+
+
+def read_evaluation(model: str) -> tuple[Path, dict[str, np.ndarray]]:
+    """The data that a model was evaluated on, and its ranks, int [U] for each way of ranking."""
+    evaluation = Path(model) / "evaluation-test"
+    read_manifest(evaluation, "evaluate")
+    with np.load(evaluation / "ranks.npz", allow_pickle=False) as arrays:
+        return input_directory(evaluation, "data"), {name: arrays[name] for name in RANKINGS if name in arrays}
+
+
+def mean_metrics(seeds: list[dict[str, np.ndarray]], groups: dict[str, np.ndarray]) -> dict:
+    """Label -> ranking -> metric, averaged over seeds; None where a group is empty."""
+    found = [{ranking: group_metrics(ranks, groups) for ranking, ranks in seed.items()} for seed in seeds]
+    return {
+        label: {
+            ranking: {
+                metric: None if value is None else float(np.mean([seed[ranking][label][metric] for seed in found]))
+                for metric, value in found[0][ranking][label].items()
+            }
+            for ranking in found[0]
+        }
+        for label in groups
+    }
+
+
+def compare(models: list[str], against: list[str], text: str | None) -> list[dict]:
+    """One entry a group: its users, and the metrics of both sides. Raises InputError where they ranked different data."""
+    sides = [[read_evaluation(model) for model in side] for side in (models, against)]
+    digests = {read_manifest(data, "data")["digest"] for side in sides for data, _ in side}
+    if len(digests) > 1:
+        raise InputError("the models were evaluated on different data")
+    data = sides[0][0][0]
+    with np.load(data / "sequences.npz", allow_pickle=False) as arrays:
+        items, offsets = arrays["items"], arrays["offsets"]
+    vectors = None
+    if text:
+        if read_manifest(text, "text")["item_map"] != read_manifest(data)["item_map"]:
+            raise InputError(f"{text} and {data} do not number the same items")
+        vectors = load_file(Path(text) / "text_vectors.safetensors")["text_vector"]
+    entries = []
+    for kind, groups in groups_of(items, offsets, vectors).items():
+        ours, theirs = (mean_metrics([ranks for _, ranks in side], groups) for side in sides)
+        entries += [
+            {"kind": kind, "group": label, "users": int(members.sum()), "model": ours[label], "against": theirs[label]}
+            for label, members in groups.items()
+        ]
+    return entries
+
+
+@dataclass
+class GainArguments:
+    """Two sides of a comparison."""
+
+    models: list[str] = field(metadata={"help": "models with a test evaluation: the seeds of one side"})
+    against: list[str] = field(metadata={"help": "those of the other side"})
+    output: str = field(metadata={"help": "JSON file"})
+    text: str | None = field(default=None, metadata={"help": "text vectors (embed_titles.py), for near-duplicate titles"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    (arguments,) = parse_arguments((GainArguments,), argv, description=__doc__)
+    entries = compare(arguments.models, arguments.against, arguments.text)
+    Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
+    sides = {"models": len(arguments.models), "against": len(arguments.against)}
+    names = {"model": Path(arguments.models[0]).name, "against": Path(arguments.against[0]).name}
+    write_json(Path(arguments.output), {"experiment": "gains", **names, "seeds": sides, "groups": entries})
+    print(f"{'group':<48}{'users':>7}{names['model'][:14]:>16}{names['against'][:14]:>16}   MRR in percent, {RANKINGS[0]}")
+    for entry in entries:
+        values = [entry[side].get(RANKINGS[0], {}).get("MRR") for side in ("model", "against")]
+        shown = "".join(f"{'-' if value is None else format(100 * value, '.2f'):>16}" for value in values)
+        print(f"{entry['kind'] + ': ' + entry['group']:<48}{entry['users']:>7}{shown}")
+
+
+if __name__ == "__main__":
+    from slmrec.runtime import run_main
+
+    run_main(main)
