@@ -108,6 +108,8 @@ class Counter:
             _counters.remove(self)
         if self._bar is not None:
             self._bar.close()
+        elif self._shown and _counters:
+            _counters[0].draw()
 
     def update(self, count: int = 1) -> None:
         self.done += count
