@@ -8,6 +8,7 @@ from pathlib import Path
 from slmrec.artifacts import read_json, read_manifest, require_same_item_map, stage_directory, stage_input
 from slmrec.distillation.arguments import DistillationArguments
 from slmrec.errors import InputError
+from slmrec.llm.adapter_folder import find_base
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config, shallow_config
 from slmrec.llm.checkpoint import BACKBONE, RECOMMENDER, model_input
@@ -91,7 +92,7 @@ def _require_same_shape(distillation: DistillationArguments, teacher: dict, stud
 
 
 def _teacher_heads(directory: Path, saved: dict) -> int:
-    backbone = directory / BACKBONE if saved["train_strategy"] == "full" else saved["base_model"]
+    backbone = directory / BACKBONE if saved["train_strategy"] == "full" else find_base(saved["base_model"], directory)
     return load_backbone_config(str(backbone)).num_attention_heads
 
 

@@ -20,6 +20,7 @@ from transformers import AutoModel
 from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
 from slmrec.embeddings import read_item_embeddings, read_text_vectors
 from slmrec.errors import InputError
+from slmrec.llm.adapter_folder import described_base, find_base, save_adapters
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import (
     NO_REMOTE_CODE,
@@ -97,9 +98,12 @@ def save_weights(model: EllmModel, base_model: str, directory: Path) -> None:
 def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     save_file(model.heads().state_dict(), directory / HEADS)
-    lora = isinstance(model.backbone, PeftModel)
-    model.backbone.save_pretrained(directory if lora else directory / BACKBONE)
-    write_json(directory / RECOMMENDER, {"base_model": base_model, "encoding": model.encoding} | _architecture(model))
+    if isinstance(model.backbone, PeftModel):
+        save_adapters(model.backbone, base_model, directory)
+    else:
+        model.backbone.save_pretrained(directory / BACKBONE)
+    described = {"base_model": described_base(base_model, directory), "encoding": model.encoding}
+    write_json(directory / RECOMMENDER, described | _architecture(model))
 
 
 def _architecture(model: EllmRecommender) -> dict:
@@ -170,10 +174,11 @@ def load_heads(directory: Path) -> dict[str, torch.Tensor]:
 def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> nn.Module:
     if saved["train_strategy"] == "full":
         return AutoModel.from_pretrained(directory / BACKBONE, dtype=dtype, attn_implementation="sdpa", **NO_REMOTE_CODE)
-    width = load_backbone_config(saved["base_model"]).hidden_size
+    base_model = find_base(saved["base_model"], directory)
+    width = load_backbone_config(base_model).hidden_size
     if width != saved["hidden_size"]:
-        raise InputError(f"{directory}: its adapters are {saved['hidden_size']} wide, {saved['base_model']} is {width}")
-    return PeftModel.from_pretrained(load_backbone(saved["base_model"], saved["num_layers"], dtype), directory)
+        raise InputError(f"{directory}: its adapters are {saved['hidden_size']} wide, {base_model} is {width}")
+    return PeftModel.from_pretrained(load_backbone(base_model, saved["num_layers"], dtype), directory)
 
 
 def model_input(directory: str | Path, stage: str | tuple[str, ...]) -> dict:

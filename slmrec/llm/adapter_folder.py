@@ -1,0 +1,90 @@
+"""What lies beside LoRA adapters so that they find their base model again, from any working directory, and say how they load."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from peft import PeftModel
+
+from slmrec.errors import InputError
+from slmrec.llm.backbone import backbone_input, plain_backbone
+
+CARD = """---
+library_name: peft
+base_model: {base}
+tags: [sequential-recommendation, lora]
+---
+
+# An E-LLMRec on {base}
+
+LoRA adapters on the first {layers} decoder layers of `{base}`, and the linear maps between its states and item embeddings
+(`heads.safetensors`). It reads a user's history as item vectors, not as text, and answers with a user vector.
+
+Load the whole recommender with the project that wrote it:
+
+```python
+from slmrec.open_model import load_recommender
+
+model = load_recommender("{directory}")
+```
+
+Load the adapted decoder alone with peft; the base model is cut to its first {layers} layers:
+
+```python
+from peft import AutoPeftModel
+
+decoder = AutoPeftModel.from_pretrained("{directory}", num_hidden_layers={layers})
+```
+
+or, where the base model has moved to BASE:
+
+```python
+from peft import PeftModel
+from transformers import AutoModel
+
+decoder = PeftModel.from_pretrained(AutoModel.from_pretrained("BASE", num_hidden_layers={layers}), "{directory}")
+```
+"""
+
+
+def save_adapters(backbone: PeftModel, base_model: str, directory: Path) -> None:
+    """peft's own files, naming the base model by its absolute path, and a model card."""
+    name = base_model if _on_the_hub(base_model) else str(Path(base_model).resolve())
+    backbone.peft_config["default"].base_model_name_or_path = name
+    backbone.save_pretrained(directory)
+    shown = directory.with_name(directory.name.removesuffix(".partial")).name
+    layers = plain_backbone(backbone).config.num_hidden_layers
+    text = CARD.format(base=Path(base_model).name if name != base_model else base_model, layers=layers, directory=shown)
+    (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def described_base(base_model: str, directory: Path) -> str | dict:
+    """A hub name as it is; of a directory its name, digest, absolute path, and its path from `directory`."""
+    if _on_the_hub(base_model):
+        return base_model
+    there = Path(base_model).resolve()
+    relative = os.path.relpath(there, directory.resolve())
+    return {"name": there.name, "digest": backbone_input(base_model)["digest"], "absolute": str(there), "relative": relative}
+
+
+def find_base(described: str | dict, directory: Path) -> str:
+    """Where the base model of the adapters in `directory` lies now: where it was from there, or where it was at all.
+
+    Raises InputError when it is at neither place, or another model is.
+    """
+    if isinstance(described, str):
+        return described
+    places = [Path(os.path.normpath(directory.resolve() / described["relative"])), Path(described["absolute"])]
+    there = [place for place in dict.fromkeys(places) if place.is_dir()]
+    for place in there:
+        if backbone_input(str(place))["digest"] == described["digest"]:
+            return str(place)
+    if there:
+        raise InputError(f"{directory}: {there[0]} is not the {described['name']} that its adapters were trained on")
+    tried = " nor ".join(str(place) for place in dict.fromkeys(places))
+    raise InputError(f"{directory}: its base model {described['name']} is neither at {tried}; put it there")
+
+
+def _on_the_hub(base_model: str) -> bool:
+    return not Path(base_model).is_dir()
