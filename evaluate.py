@@ -15,12 +15,11 @@ from slmrec.artifacts import Stage, require_same_item_map, stage_directory, stag
 from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.evaluation.arguments import EvaluationArguments
+from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
 from slmrec.open_model import MODEL_STAGES, data_directory, load_recommender
 from slmrec.progress import in_pipeline
 from slmrec.runtime import pick_device, run_main
-
-COLUMNS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,9 +76,9 @@ def print_table(args: EvaluationArguments, dataset: SequenceDataset, evaluation:
     """Metrics in percent, one line for each way of ranking."""
     label = " on SYNTHETIC data (made by the demo generator, not real reviews)" if dataset.stats.get("synthetic") else ""
     print(f"{args.model}: {args.split} split, {dataset.num_users} users, in percent{label}")
-    print(f"{'ranked among':<22}" + "".join(f"{name:>9}" for name in COLUMNS))
+    print(f"{'ranked among':<22}" + "".join(f"{name:>9}" for name in METRICS))
     for metrics in evaluation.metrics.values():
-        print(f"{rivals(metrics):<22}" + "".join(f"{100 * metrics[column]:9.2f}" for column in COLUMNS))
+        print(f"{rivals(metrics):<22}" + "".join(f"{100 * metrics[column]:9.2f}" for column in METRICS))
     print(", ".join(f"{part} {seconds:.1f} s" for part, seconds in evaluation.seconds.items()) + f"; written to {output_dir}")
 
 

@@ -31,8 +31,7 @@ usage() { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; }
 
 render() {  # render RUNS_DIR [TABLE]: everything below it; shows one table
     mkdir -p "$1/tables"
-    python -m reproduce.summary --runs "$1"
-    python -m reproduce.report --tables_dir "$1/tables"
+    python -m reproduce --render "$1"
     [ -z "${2:-}" ] || cat "$1/tables/$2.md"
 }
 

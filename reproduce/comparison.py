@@ -5,28 +5,29 @@ python -m reproduce.comparison --run_dir runs/demo
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reproduce.experiments import ENCODER_LABELS
+from reproduce.summary import RANKINGS
+from reproduce.table import markdown_rows, write_csv
 from slmrec.artifacts import input_directory, read_json, read_manifest
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
+from slmrec.evaluation.metrics import METRICS
 
-METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
-RANKINGS = {"sampled": "1 + {candidates} candidates", "full": "all {items} items"}
+ORDER = {"encoder": 0, "finetune": 1, "distill": 2}
 
 
 @dataclass
 class Row:
-    """One evaluated model: its name in the paper's notation, metrics in percent, parameters and training seconds."""
+    """One evaluated model: its name in the paper's notation, metrics as fractions, parameters and training seconds."""
 
     model: str
     metrics: dict[str, dict]
     parameters: int
     seconds: float
-    synthetic: bool = field(default=False)
+    synthetic: bool
 
 
 def display_name(directory: Path) -> str:
@@ -62,43 +63,42 @@ def training_seconds(training: dict) -> float:
 
 def evaluated_models(run_dir: Path) -> list[Path]:
     """The model directories of a run that have a test evaluation: encoders, then by falling depth, distilled ones last."""
-    found = [path.parent for path in run_dir.glob("*/evaluation-test") if path.is_dir()]
-    rank = {"encoder": 0, "finetune": 1, "distill": 2}
 
     def order(directory: Path) -> tuple:
         manifest = read_manifest(directory)
-        return rank[manifest["stage"]], -manifest["config"].get("num_layers", 0), directory.name
+        return ORDER[manifest["stage"]], -manifest["config"].get("num_layers", 0), directory.name
 
-    return sorted(found, key=order)
-
-
-def table_lines(rows: list[Row], ranking: str) -> list[str]:
-    """A Markdown table of one ranking, metrics in percent."""
-    title = RANKINGS[ranking].format(**rows[0].metrics[ranking])
-    header = ["Model", *METRICS, "Parameters", "Training seconds"]
-    lines = [f"Ranked among {title}, percent:", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for row in rows:
-        values = [f"{100 * row.metrics[ranking][name]:.2f}" for name in METRICS]
-        lines.append("| " + " | ".join([row.model, *values, f"{row.parameters:,}", f"{row.seconds:.0f}"]) + " |")
-    return lines
+    return sorted((path.parent for path in run_dir.glob("*/evaluation-test") if path.is_dir()), key=order)
 
 
 def render(rows: list[Row]) -> str:
-    """The tables of all rankings that every model has, with a note where the data are synthetic."""
-    shared = [ranking for ranking in RANKINGS if all(ranking in row.metrics for row in rows)]
-    blocks = [["Synthetic data: these numbers say that the pipeline works, nothing about the method.", ""]] * rows[0].synthetic
-    blocks += [[*table_lines(rows, ranking), ""] for ranking in shared]
-    return "\n".join(line for block in blocks for line in block)
+    """A Markdown table of each ranking that every model has, metrics in percent, with a note where the data are synthetic."""
+    lines = ["Synthetic data: these numbers say that the pipeline works, nothing about the method.", ""] * rows[0].synthetic
+    for ranking, title in RANKINGS.items():
+        if all(ranking in row.metrics for row in rows):
+            cells = [
+                [
+                    row.model,
+                    *(f"{100 * row.metrics[ranking][name]:.2f}" for name in METRICS),
+                    f"{row.parameters:,}",
+                    f"{row.seconds:.0f}",
+                ]
+                for row in rows
+            ]
+            lines += [f"Ranked among {title.format(**rows[0].metrics[ranking])}, percent:", ""]
+            lines += [*markdown_rows(["Model", *METRICS, "Parameters", "Training seconds"], cells), ""]
+    return "\n".join(lines)
 
 
-def write_csv(rows: list[Row], path: Path) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["model", "ranking", *METRICS, "parameters", "train_seconds", "synthetic"])
-        for row in rows:
-            for ranking, metrics in row.metrics.items():
-                values = [metrics[name] for name in METRICS]
-                writer.writerow([row.model, ranking, *values, row.parameters, row.seconds, row.synthetic])
+def records(rows: list[Row]) -> list[dict[str, object]]:
+    """A dictionary per model and ranking, metrics as fractions."""
+    return [
+        {"model": row.model, "ranking": ranking}
+        | {name: metrics[name] for name in METRICS}
+        | {"parameters": row.parameters, "train_seconds": row.seconds, "synthetic": row.synthetic}
+        for row in rows
+        for ranking, metrics in row.metrics.items()
+    ]
 
 
 @dataclass
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"{run_dir}: no model there has been evaluated on the test split (python evaluate.py --model ...)")
     text = render(rows)
     (run_dir / "comparison.md").write_text(text, encoding="utf-8")
-    write_csv(rows, run_dir / "comparison.csv")
+    write_csv(run_dir / "comparison.csv", records(rows))
     print(text)
     print(f"Written to {run_dir / 'comparison.md'} and {run_dir / 'comparison.csv'}")
 

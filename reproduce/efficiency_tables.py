@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
 from reproduce import published
-from reproduce.cells import Table, number, printed, title
-from reproduce.model_tables import published_name
+from reproduce.model_tables import subject
+from reproduce.table import Cell, Table, number, shown
+
+HOURS = ["training hours per epoch", "inference hours"]
+PARAMETERS = ["trained parameters (billions)", "parameters at inference (billions)"]
+# What the benchmark calls a method -> the paper's name
+PAPER_METHODS = {
+    f"{ours}{encoding}": paper
+    for ours, paper in {"E4SRec_32": "E4SRec", "SLMRec_4<-8": "SLMRec_4<-8", "SASRec": "SASRec", "MAERec": "MAERec"}.items()
+    for encoding in ("", " reference", " exact")
+}
+NOTE = (
+    "Ours: seconds per row on this machine, extrapolated to the users, items and mean lengths of Table 1. "
+    "Paper: one A100 and LLaMA-7B, so ratios between methods can be compared, hours cannot. Its E4SRec has 32 layers."
+)
 
 
 def efficiency_tables(summary: dict) -> list[Table]:
@@ -26,39 +37,36 @@ def speed_table(summary: dict) -> Table:
     rows = []
     for mode, entry in entries:
         (slow, slow_seconds), (fast, fast_seconds) = entry["seconds"].items()
-        speed = [f"{entry['speedup']:.2f}", f"{entry['predicted']:.2f}"]
+        speed = [shown(entry[name], ".2f") for name in ("speedup", "predicted")]
         rows.append([mode, slow, number(slow_seconds), fast, number(fast_seconds), *speed])
-    header = ["Pass", "Side", "Seconds per batch", "Other side", "Seconds per batch", "Speed-up", "Predicted"]
+    header = ["Pass", "Side", "Seconds per batch", "Other side", "Its seconds per batch", "Speed-up", "Predicted"]
     note = f"Predicted: ratio of the arithmetic. Measured on {benchmark['environment']['device']}, {benchmark['lengths']}."
-    return Table(title(summary, "speed"), header, rows, note)
+    return Table(subject(summary), "speed", header, rows, note, file="speed")
 
 
 def memory_table(summary: dict) -> Table:
     memory = summary["benchmark"]["memory_mib"]
-    rows = [[name, f"{entry['peak']:,.1f}", f"{entry['step']:,.1f}"] for name, entry in memory.items()]
-    return Table(title(summary, "memory"), ["Step", "Peak (MiB)", "Added by the step (MiB)"], rows)
+    rows = [[name, *(shown(entry[part], ",.1f") for part in ("peak", "step"))] for name, entry in memory.items()]
+    return Table(subject(summary), "memory", ["Step", "Peak (MiB)", "Added by the step (MiB)"], rows, file="memory")
 
 
 def parameter_table(summary: dict) -> Table:
     counts = summary["benchmark"]["parameters"]
     rows = [[name, number(entry["parameters"]), number(entry["trained_parameters"])] for name, entry in counts.items()]
-    return Table(title(summary, "parameters"), ["Model", "Parameters", "Trained"], rows)
+    return Table(subject(summary), "parameters", ["Model", "Parameters", "Trained"], rows, file="parameters")
 
 
 def hours_tables(summary: dict) -> list[Table]:
     """Tables 5, 7 and 8: ours extrapolated to the paper's data sets, the paper's printed."""
     five, seven, eight = (_ours(summary, f"Table {index}") for index in (5, 7, 8))
-    detailed, printed = (
-        {f"{m}, {d}": hours for m, row in table.items() for d, hours in row.items()} for table in (seven, published.TABLE_7)
-    )
-    hours = ["training hours per epoch", "inference hours"]
-    parameters = ["trained parameters (billions)", "parameters at inference (billions)"]
+    detailed = {(method, dataset): hours for method, row in seven.items() for dataset, hours in row.items()}
+    printed = {(method, dataset): hours for method, row in published.TABLE_7.items() for dataset, hours in row.items()}
+    inference = {(method,): row[:1] for method, row in published.TABLE_8.items()}
+    five, eight, paper_five = ({(method,): row for method, row in table.items()} for table in (five, eight, published.TABLE_5))
     return [
-        beside_paper(title(summary, "means over the paper's data sets (Table 5)"), five, published.TABLE_5, hours + parameters),
-        beside_paper(title(summary, "each of the paper's data sets (Table 7)"), detailed, printed, hours),
-        beside_paper(
-            title(summary, "inference (Table 8)"), eight, {name: row[:1] for name, row in published.TABLE_8.items()}, hours[1:]
-        ),
+        beside_paper(summary, "means over the paper's data sets (Table 5)", five, paper_five, HOURS + PARAMETERS, "table-5"),
+        beside_paper(summary, "each of the paper's data sets (Table 7)", detailed, printed, HOURS, "table-7"),
+        beside_paper(summary, "inference (Table 8)", eight, inference, HOURS[1:], "table-8"),
     ]
 
 
@@ -68,22 +76,19 @@ def _ours(summary: dict, name: str) -> dict:
     return found
 
 
-def beside_paper(name: str, ours: dict, paper: dict, columns: list[str]) -> Table:
-    """Methods with our numbers and, where the paper has the method, its own; the paper's other methods follow."""
-    matched = {method: published_method(method) for method in ours}
+def method_cell(method: str, dataset: str = "") -> Cell:
+    return Cell(f"{method}, {dataset}" if dataset else method, {"Method": method} | ({"Data set": dataset} if dataset else {}))
+
+
+def beside_paper(summary: dict, detail: str, ours: dict, paper: dict, columns: list[str], file: str) -> Table:
+    """Methods with our numbers and, where the paper has the method, its own; then the paper's others.
+
+    Keys are (method,) or (method, data set).
+    """
+    matched = {key: (PAPER_METHODS.get(key[0], key[0]), *key[1:]) for key in ours}
     dashes = [None] * len(columns)
-    pairs = [(method, values, paper.get(matched[method], dashes)) for method, values in ours.items()]
-    pairs += [(method, dashes, values) for method, values in paper.items() if method not in matched.values()]
-    rows = [[method, *map(number, measured), *map(printed, theirs)] for method, measured, theirs in pairs]
-    note = (
-        "Ours: seconds per row on this machine, extrapolated to the users, items and mean lengths of Table 1. "
-        "Paper: one A100 and LLaMA-7B, so ratios between methods can be compared, hours cannot. Its E4SRec has 32 layers."
-    )
+    pairs = [(key, values, paper.get(matched[key], dashes)) for key, values in ours.items()]
+    pairs += [(key, dashes, values) for key, values in paper.items() if key not in matched.values()]
+    rows = [[method_cell(*key), *map(number, mine), *(shown(value, ",") for value in theirs)] for key, mine, theirs in pairs]
     header = ["Method", *columns, *(f"paper {column}" for column in columns)]
-    return Table(name, header, rows, note)
-
-
-def published_method(method: str) -> str:
-    """The paper's name of a benchmarked method: without the encoding, e.g. "SLMRec_4<-8 exact, Cloth" is "SLMRec_4<-8, Cloth"."""
-    name, comma, dataset = re.sub(" (reference|exact)", "", method).partition(", ")
-    return published_name(name) + comma + dataset
+    return Table(subject(summary), detail, header, rows, NOTE, file=file)

@@ -1,15 +1,90 @@
-"""Which models each experiment of run_tables.sh consists of, by directory name, and which pairs of them are compared.
+"""The paper's experiments and ours, each described once: what runs, what it is called, what is compared, how it is drawn.
 
-The names are those that experiments.sh gives them; tests/paper/test_experiments.py holds the two together.
+`run_tables.sh` (`reproduce.run`), its `-h`, the summaries, tables, figures and report, and the table in docs/experiments.md all
+come from EXPERIMENTS. A new experiment that compares models is one entry there. Only Python's standard library is needed here.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from slmrec.artifacts import MANIFEST, read_json
+TEACHER, STUDENT, NUM_BLOCKS = 8, 4, 4  # paper, Section 5: SLMRec_4<-8 with B = 4
+PAPER_DEPTHS = (1, 2, 4, 8, 16, 24, 32)  # paper, Section 2
+DEPTHS = range(1, 129)  # that any backbone may have
+TEACHER_WIDTHS = (64, 256)  # our choice, beside the 128 of the random backbone
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of an experiment.
+
+    Attributes:
+        name: its directory below that of its seed.
+        label: in tables and figures.
+        stage: which stage trains it: encoder, finetune, distill; "" for what another model's run leaves behind.
+        layers: of its decoder; None for a conventional model.
+        teacher: name of the model that a student learns from; "online" for one that is trained along.
+        flags: of its stage, those that make it differ from the stage's defaults.
+        width: of the random backbone it is trained on, where that is not the run's.
+        x: what a curve plots it over.
+        paper: the row of the paper's tables that it repeats: a method of Tables 2 and 3, or loss terms of Tables 4 and 9.
+        optional: shown only where it has run.
+    """
+
+    name: str
+    label: str
+    stage: str
+    layers: int | None = None
+    teacher: str = ""
+    flags: str = ""
+    width: int | None = None
+    x: int | None = None
+    paper: str | tuple[str, ...] = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The decoder that a run starts from: its depth, and whether it is a random one of this project's."""
+
+    layers: int = 8
+    random: bool = True
+
+    def depths(self, wanted: tuple[int, ...]) -> list[int]:
+        """Those of the wanted depths that it has, and all its layers where more are wanted than it has."""
+        return sorted({min(depth, self.layers) for depth in wanted})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Attributes:
+        title: of its tables, with those of the paper that it repeats.
+        paper: what it repeats, for lists; "-" for experiments of ours.
+        runs: what runs, in a few words.
+        kind: which summary, tables and figure it has; "models" compares models.
+        models: in the order of the table; a function of the backbone where they depend on it.
+        pairs: names of two models each that are compared over users, where both are among the models and have run.
+        reference: the model that a figure shows the others' differences to.
+        axis: name of the numbers that a figure plots models over; then it draws curves, not differences.
+        dataset: whether it needs a data set.
+    """
+
+    title: str
+    paper: str
+    runs: str
+    kind: str = "models"
+    models: list[Model] | Callable[[Backbone], list[Model]] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    reference: str = ""
+    axis: str = ""
+    dataset: bool = True
+
+
+# -- models -------------------------------------------------------------------------------------------------------------------
 
 ENCODER_LABELS = {
     "caser": "Caser",
@@ -23,126 +98,241 @@ ENCODER_LABELS = {
     "maerec": "MAERec",
     "popularity": "Popularity",
     "markov": "Markov (item to item)",
+    "nearest": "Nearest texts",
 }
-COUNTING = ("popularity", "markov")  # references, which train nothing
-TRAINED = tuple(name for name in ENCODER_LABELS if name not in COUNTING)
-PAPER_DEPTHS = (1, 2, 4, 8, 16, 24, 32)  # Section 2
-STUDENT = "slmrec_4_8"
+ENCODERS = [Model(name, label, "encoder", paper=label) for name, label in ENCODER_LABELS.items() if name != "nearest"]
 
 
-@dataclass(frozen=True)
-class Model:
-    """One model of an experiment: its directory below the seed's, its label, and the number that a figure plots it over."""
-
-    name: str
-    label: str
-    x: int | None = None
+def e4srec(layers: int, width: int | None = None) -> Model:
+    """E4SRec with the first `layers` of the backbone. The paper's E4SRec without a number has LLaMA-7B's 32."""
+    suffix, words = (f"_w{width}", f", width {width}") if width else ("", "")
+    paper = "" if width else "E4SRec" if layers == 32 else f"E4SRec_{layers}"
+    return Model(f"e4srec_{layers}{suffix}", f"E4SRec_{layers}{words}", "finetune", layers, width=width, x=layers, paper=paper)
 
 
-FULL = Model(STUDENT, "SLMRec_4<-8")
-ABLATION = (
-    Model("slmrec_cos", "cos"),
-    Model("slmrec_cos_norm", "cos + norm"),
-    Model("slmrec_cos_ms", "cos + ms"),
-    Model(STUDENT, "cos + norm + ms"),
-)
-BLOCKS = (
-    Model("slmrec_b1", "B = 1 (without ms)", 1),
-    Model("slmrec_b2", "B = 2", 2),
-    Model(STUDENT, "B = 4", 4),
-    Model("slmrec_b8", "B = 8 (8 layers)", 8),
-)
-ONLINE = (
-    FULL,
-    Model("slmrec_online", "SLMRec_4<-8 online"),
-    Model("slmrec_online_logits", "SLMRec_4<-8 online, with logits"),
-    Model("slmrec_online/teacher", "its teacher E4SRec_8, trained along"),
-)
-KD_KINDS = (
-    Model("slmrec_logits", "logits"),
-    Model("slmrec_attention", "attention weights"),
-    Model("slmrec_contrastive", "contrastive"),
-    Model("slmrec_cos_norm", "features (cos + norm)"),
-    Model(STUDENT, "features and supervision (SLMRec)"),
-)
-STUDENT_SIZES = (
-    Model("slmrec_1_8", "SLMRec_1<-8, B = 1"),
-    Model("slmrec_2_8", "SLMRec_2<-8, B = 2"),
-    FULL,
-)
-PAIRS = {
-    "encoders": [(name, against) for against in ("markov", "sasrec") for name in TRAINED if name != against],
-    "main": [(STUDENT, "e4srec_4"), (STUDENT, "e4srec_8"), ("e4srec_8", "e4srec_4"), (STUDENT, "sasrec"), ("e4srec_8", "sasrec")],
-    "depth-train": [("e4srec_8", "e4srec_1"), ("e4srec_8", "e4srec_2"), ("e4srec_8", "e4srec_4")],
-    "ablation": [(model.name, "e4srec_4") for model in ABLATION] + [(STUDENT, model.name) for model in ABLATION[:-1]],
-    "blocks": [(STUDENT, model.name) for model in BLOCKS if model.name != STUDENT],
-    "online": [
-        ("slmrec_online", STUDENT),
-        ("slmrec_online", "e4srec_4"),
-        ("slmrec_online/teacher", "e4srec_8"),
-        ("slmrec_online_logits", "slmrec_online"),
-    ],
-    "kd-kinds": [(model.name, "e4srec_4") for model in KD_KINDS] + [(STUDENT, model.name) for model in KD_KINDS[:3]],
-    "student-size": [
-        *((f"slmrec_{depth}_8", f"e4srec_{depth}") for depth in (1, 2, 4)),
-        *(("e4srec_8", f"e4srec_{depth}") for depth in (1, 2, 4)),
-        ("slmrec_1_8", "e4srec_8"),
-    ],
-    "teacher-size": [("slmrec_4_4", STUDENT)],
-}
-MODEL_EXPERIMENTS = tuple(PAIRS)
+def slmrec(name: str, label: str, flags: str = "", layers: int = STUDENT, teacher: str = f"e4srec_{TEACHER}", **shown) -> Model:
+    """A student with these flags of distill.py beside the defaults."""
+    return Model(name, label, "distill", layers, teacher, flags, **shown)
 
 
-def e4srec(layers: int) -> Model:
-    return Model(f"e4srec_{layers}", f"E4SRec_{layers}", layers)
+def student(layers: int, teacher: int) -> Model:
+    """SLMRec_n<-m with as many blocks, at most four, as divide both depths; a single one leaves nothing to supervise (Eq. 5)."""
+    blocks = min(NUM_BLOCKS, math.gcd(layers, teacher))
+    flags = "" if blocks == NUM_BLOCKS else f"--num_blocks {blocks}" + " --lambda_ms 0" * (blocks == 1)
+    label = f"SLMRec_{layers}<-{teacher}" + (f", B = {blocks}" if flags else "")
+    return slmrec(f"slmrec_{layers}_{teacher}", label, flags, layers, f"e4srec_{teacher}", paper=label)
 
 
-def models_of(experiment: str, run_dir: Path) -> list[Model]:
-    """The models that make an experiment, whether they are there or not; depths and widths depend on the run's backbone."""
-    base = [e4srec(8), e4srec(4)]
-    if experiment == "encoders":
-        return [Model(name, label) for name, label in ENCODER_LABELS.items()]
-    if experiment == "main":
-        return [*_encoders(run_dir), *(e4srec(depth) for depth in _deeper(run_dir)), *base, FULL]
-    if experiment == "depth-train":
-        deepest = backbone_layers(run_dir)
-        return [e4srec(depth) for depth in PAPER_DEPTHS if depth <= deepest]
-    if experiment == "teacher-size":
-        return _teacher_sizes(run_dir)
-    if experiment == "student-size":
-        return [e4srec(8), *(model for depth, student in zip((1, 2, 4), STUDENT_SIZES) for model in (e4srec(depth), student))]
-    return {"ablation": [e4srec(4), *ABLATION], "blocks": [*BLOCKS], "online": [*base, *ONLINE], "kd-kinds": [*base, *KD_KINDS]}[
-        experiment
-    ]
+FULL = student(STUDENT, TEACHER)
+BASE = [e4srec(TEACHER), e4srec(STUDENT)]
+NO_FEATURES = "--lambda_cos 0 --lambda_norm 0 --lambda_ms 0"
+COS_NORM = slmrec("slmrec_cos_norm", "cos + norm", "--lambda_ms 0", paper=("cos", "norm"))
+ABLATION = [
+    slmrec("slmrec_cos", "cos", "--lambda_norm 0 --lambda_ms 0", paper=("cos",)),
+    COS_NORM,
+    slmrec("slmrec_cos_ms", "cos + ms", "--lambda_norm 0", paper=("cos", "ms")),
+    replace(FULL, label="cos + norm + ms", paper=("cos", "norm", "ms")),
+]
+BLOCKS = [
+    slmrec("slmrec_b1", "B = 1 (without ms)", "--num_blocks 1 --lambda_ms 0", x=1),
+    slmrec("slmrec_b2", "B = 2", "--num_blocks 2", x=2),
+    replace(FULL, label="B = 4", flags="--num_blocks 4", x=4),
+    slmrec("slmrec_b8", "B = 8 (8 layers)", "--num_blocks 8", layers=8, x=8),
+]
+ONLINE = [  # the released code's online mode adds the divergence of the logits
+    slmrec("slmrec_online", "SLMRec_4<-8 online", teacher="online"),
+    slmrec("slmrec_online_logits", "SLMRec_4<-8 online, with logits", "--lambda_logits 1.0", teacher="online"),
+    Model("slmrec_online/teacher", "its teacher E4SRec_8, trained along", "", TEACHER),
+]
+KD_KINDS = [  # the weights are our choice
+    slmrec("slmrec_logits", "logits", f"{NO_FEATURES} --lambda_logits 1.0"),
+    slmrec("slmrec_attention", "attention weights", f"{NO_FEATURES} --lambda_attention 1.0"),
+    slmrec("slmrec_contrastive", "contrastive", f"{NO_FEATURES} --lambda_contrastive 0.1"),
+    replace(COS_NORM, label="features (cos + norm)"),
+    replace(FULL, label="features and supervision (SLMRec)"),
+]
 
 
-def backbone_layers(run_dir: Path) -> int:
-    """Layers of the run's backbone: of the random one there, else of the deepest E4SRec that was trained (at least 8)."""
-    config = run_dir / "backbone" / "config.json"
-    return read_json(config)["num_hidden_layers"] if config.is_file() else max([8, *_depths(run_dir)])
+def main_models(backbone: Backbone) -> list[Model]:
+    """Conventional models, E4SRec with all layers where those are more than the teacher's, and the paper's three."""
+    encoders = [replace(model, optional=model.name != "sasrec") for model in ENCODERS]
+    return [*encoders, *(e4srec(depth) for depth in {backbone.layers} if depth > TEACHER), *BASE, FULL]
 
 
-def _depths(run_dir: Path) -> list[int]:
-    found = (re.fullmatch(r"e4srec_(\d+)", path.name) for path in run_dir.glob("e4srec_*"))
-    return sorted((int(match[1]) for match in found if match), reverse=True)
-
-
-def _deeper(run_dir: Path) -> list[int]:
-    """All layers of the backbone, where that is more than the teacher's 8 (the paper's E4SRec has 32)."""
-    return [depth for depth in {backbone_layers(run_dir)} if depth > 8]
-
-
-def _encoders(run_dir: Path) -> list[Model]:
-    """The conventional models that are there; SASRec belongs to every run."""
-    there = {"sasrec"} | {name for name in ENCODER_LABELS if (run_dir / name / MANIFEST).is_file()}
-    return [Model(name, label) for name, label in ENCODER_LABELS.items() if name in there]
-
-
-def _teacher_sizes(run_dir: Path) -> list[Model]:
-    depths = [depth for depth in (4, 8, 16, 32) if depth <= backbone_layers(run_dir)]
-    models = [model for depth in depths for model in (e4srec(depth), Model(f"slmrec_4_{depth}", f"SLMRec_4<-{depth}"))]
-    for path in sorted(run_dir.glob("backbone_w*"), key=lambda path: int(path.name.removeprefix("backbone_w"))):
-        width = path.name.removeprefix("backbone_w")
-        teacher = Model(f"e4srec_8_w{width}", f"E4SRec_8, width {width}")
-        models += [teacher, Model(f"slmrec_w{width}", f"SLMRec_4<-8, teacher's width {width}")]
+def teacher_sizes(backbone: Backbone) -> list[Model]:
+    """One student of teachers of other depths and, on a random backbone, of other widths, met by a learned linear map."""
+    depths = [depth for depth in backbone.depths((4, 8, 16, 32)) if depth >= STUDENT]
+    models = [model for depth in depths for model in (e4srec(depth), student(STUDENT, depth))]
+    for width in TEACHER_WIDTHS if backbone.random else ():
+        wide = e4srec(TEACHER, width)
+        label = f"SLMRec_4<-8, teacher's width {width}"
+        models += [wide, slmrec(f"slmrec_w{width}", label, "--project_states", teacher=wide.name)]
     return models
+
+
+def against(reference: str, models: list[Model]) -> list[tuple[str, str]]:
+    """Each of the models against the reference."""
+    return [(model.name, reference) for model in models if model.name != reference]
+
+
+def pairs(model: str, *others: str) -> list[tuple[str, str]]:
+    """The model against each of the others."""
+    return [(model, other) for other in others]
+
+
+# -- the list, in the order of the report -------------------------------------------------------------------------------------
+
+EXPERIMENTS = {
+    "stats": Experiment("Data sets (Table 1)", "Table 1", "counts of the data set", "stats"),
+    "main": Experiment(
+        "Models compared (Tables 2 and 3)",
+        "Tables 2, 3",
+        "every conventional model, E4SRec with all layers, 8 and 4, SLMRec_4<-8; mean ranks",
+        models=main_models,
+        pairs=[*pairs("slmrec_4_8", "e4srec_4", "e4srec_8"), ("e4srec_8", "e4srec_4"), *against("sasrec", [FULL, e4srec(8)])],
+        reference="sasrec",
+    ),
+    "encoders": Experiment(
+        "Conventional models",
+        "Tables 2, 3",
+        "the conventional models alone: metrics, paired tests against Markov and SASRec, what training took",
+        models=ENCODERS,
+        pairs=[*against("markov", ENCODERS[:-2]), *against("sasrec", ENCODERS[:-2])],
+        reference="sasrec",
+    ),
+    "ablation": Experiment(
+        "Terms of the loss (Tables 4 and 9)",
+        "Tables 4, 9",
+        "cos; cos + norm; cos + ms; all three",
+        models=[e4srec(4), *ABLATION],
+        pairs=[*against("e4srec_4", ABLATION), *pairs("slmrec_4_8", "slmrec_cos", "slmrec_cos_norm", "slmrec_cos_ms")],
+        reference="e4srec_4",
+    ),
+    "depth-train": Experiment(
+        "Depth: a model trained at each depth (Figures 2 and 5, d to f)",
+        "Figures 2, 5 d-f",
+        "E4SRec with 1, 2, 4, 8, 16, 24 and 32 layers, as many as the backbone has",
+        models=lambda backbone: [e4srec(depth) for depth in backbone.depths(PAPER_DEPTHS)],
+        pairs=[("e4srec_8", f"e4srec_{depth}") for depth in DEPTHS if depth != 8],
+        axis="decoder layers",
+    ),
+    "depth-infer": Experiment(
+        "Depth: the layers of one trained model (Figures 2 and 5, a to c)",
+        "Figures 2, 5 a-c",
+        "the deepest E4SRec read at its last ten layers, without training",
+        "depth-infer",
+        models=lambda backbone: [e4srec(backbone.layers)],
+    ),
+    "blocks": Experiment(
+        "Number of blocks B (Figure 4)",
+        "Figure 4",
+        "B = 1, 2, 4, and with 8 layers 8",
+        models=BLOCKS,
+        pairs=pairs("slmrec_4_8", "slmrec_b1", "slmrec_b2", "slmrec_b8"),
+        axis="blocks B",
+    ),
+    "online": Experiment(
+        "Teacher and student trained together (RQ4)",
+        "RQ4",
+        "teacher and student trained together, also with a divergence of the logits",
+        models=[*BASE, FULL, *ONLINE],
+        pairs=[
+            *pairs("slmrec_online", "slmrec_4_8", "e4srec_4"),
+            ("slmrec_online/teacher", "e4srec_8"),
+            ("slmrec_online_logits", "slmrec_online"),
+        ],
+        reference="slmrec_4_8",
+    ),
+    "kd-kinds": Experiment(
+        "Kinds of distillation",
+        "-",
+        "logits, attention and contrastive distillation instead of feature alignment",
+        models=[*BASE, *KD_KINDS],
+        pairs=[*against("e4srec_4", KD_KINDS), *pairs("slmrec_4_8", "slmrec_logits", "slmrec_attention", "slmrec_contrastive")],
+        reference="e4srec_4",
+    ),
+    "student-size": Experiment(
+        "Depth of the student",
+        "-",
+        "students of 1, 2 and 4 layers, each beside the same depth without a teacher",
+        models=[e4srec(8), *(model for depth in (1, 2, 4) for model in (e4srec(depth), student(depth, 8)))],
+        pairs=[
+            *((f"slmrec_{depth}_8", f"e4srec_{depth}") for depth in (1, 2, 4)),
+            *pairs("e4srec_8", "e4srec_1", "e4srec_2", "e4srec_4"),
+            ("slmrec_1_8", "e4srec_8"),
+        ],
+        reference="e4srec_8",
+    ),
+    "teacher-size": Experiment(
+        "Depth and width of the teacher",
+        "-",
+        "one student, teachers of 4, 8, 16 and all layers, and of other widths where the backbone is random",
+        models=teacher_sizes,
+        pairs=[
+            (f"slmrec_{teacher}", "slmrec_4_8") for teacher in [*(f"4_{depth}" for depth in DEPTHS if depth != 8), "w64", "w256"]
+        ],
+        reference="e4srec_4",
+    ),
+    "regimes": Experiment(
+        "Training settings that were tried", "-", "nothing: shows finetune.py runs in RUNS/DATASET/search", "regimes"
+    ),
+    "layers": Experiment(
+        "What each layer changes", "-", "block influence and CKA of the teacher's layers", "layers", models=[e4srec(8)]
+    ),
+    "cold": Experiment(
+        "Short histories and rare targets",
+        "-",
+        "main's models by history and popularity of the target",
+        "cold",
+        models=main_models,
+    ),
+    "efficiency": Experiment(
+        "Efficiency (Tables 5, 7 and 8)",
+        "Tables 5, 7, 8",
+        "the benchmark; flags go to python -m reproduce.efficiency",
+        "efficiency",
+    ),
+    "theory": Experiment(
+        "Propositions 1 and 2 (Section 6)",
+        "Propositions 1, 2",
+        "a numeric check; needs no DATASET",
+        "theory",
+        dataset=False,
+    ),
+    "hyper-parameters": Experiment(
+        "Hyper-parameters (Table 6)",
+        "Table 6",
+        "the scripts' values beside the paper's; needs no DATASET",
+        "hyper-parameters",
+        dataset=False,
+    ),
+}
+
+
+def models_of(experiment: str, backbone: Backbone) -> list[Model]:
+    """The models of an experiment, in the order of its table."""
+    models = EXPERIMENTS[experiment].models
+    return models(backbone) if callable(models) else models
+
+
+def run_command(experiment: str, summary: dict, seed: int = 0) -> str:
+    """The command that makes an experiment of the runs which a summary names."""
+    base_model = f" --base_model {summary['base_model']}" if "base_model" in summary else ""
+    seeds = f" --seeds {seed + 1}" if seed else ""
+    return f"bash run_tables.sh {experiment} {summary.get('data', summary['dataset'])}{base_model}{seeds}"
+
+
+def paper_rows(experiment: str) -> dict[str, str | tuple[str, ...]]:
+    """Name of a model -> the row of the paper's tables that it repeats, for models that repeat one."""
+    return {model.name: model.paper for model in models_of(experiment, Backbone(layers=32)) if model.paper}
+
+
+def as_text() -> str:
+    """The list for `-h`."""
+    return "\n".join(f"  {name:<17}{entry.paper:<18}{entry.runs}" for name, entry in EXPERIMENTS.items())
+
+
+def as_markdown() -> str:
+    """The list as the table of docs/experiments.md."""
+    rows = [f"| `{name}` | {entry.paper} | {entry.runs} |" for name, entry in EXPERIMENTS.items()]
+    return "\n".join(["| experiment | paper | what runs |", "|---|---|---|", *rows])

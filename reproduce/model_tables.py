@@ -1,28 +1,37 @@
-"""The tables of an experiment that compares models: metrics of each ranking, ranks, and paired comparisons."""
+"""The tables of an experiment that compares models: metrics of each ranking, ranks, paired tests, costs of training."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Iterable
 
 import numpy as np
 
 from reproduce import published
-from reproduce.cells import NONE, PAPER_DATASETS, Table, missing_rows, number, percent, probability, spread, title
-from reproduce.comparison import METRICS, RANKINGS
-from reproduce.encoder_tables import encoder_tables
-from reproduce.mean_rank import mean_ranks
-from reproduce.statistics import mean_and_deviation
+from reproduce.experiments import EXPERIMENTS, paper_rows
+from reproduce.statistics import mean_and_deviation, mean_ranks
+from reproduce.summary import RANKINGS
+from reproduce.table import NONE, SYNTHETIC, Cell, Table, missing_rows, number, percent, probability, shown, spread
+from slmrec.evaluation.metrics import METRICS
 
-PAPER_E4SREC = "E4SRec_32"  # what we call the paper's E4SRec, which has the 32 layers of LLaMA-7B
+PAPER_DATASETS = {name.lower(): name for name in published.TABLE_1}  # our names -> the paper's
+EPOCHS = {"Epochs": "epochs", "Best epoch": "best_epoch"}
+WITH_PAPER, WITH_RANK = ("main", "ablation"), ("main", "encoders")
+
+
+def subject(summary: dict) -> str:
+    """What the tables of a summary are about; synthetic data are named so first."""
+    mark = f"{SYNTHETIC}: " if summary.get("synthetic") else ""
+    where = f", {summary['dataset']}" if "dataset" in summary else ""
+    return f"{mark}{EXPERIMENTS[summary['experiment']].title}{where}"
 
 
 def model_tables(summary: dict) -> list[Table]:
-    """Sampled and full ranking of every model, then the paired comparisons and what training took."""
+    """Sampled and full ranking of every model, then the paired tests and, of conventional models, what training took."""
     found = [name for name in RANKINGS if any(ranked(model, name) for model in summary["models"])]
     tables = [metrics_table(summary, name) for name in found or ["sampled"]]
-    tables += [comparison_table(summary)] if summary.get("comparisons") else []
-    return tables + (encoder_tables(summary) if summary["experiment"] == "encoders" else [])
+    tables += [paired_table(summary)] if summary.get("comparisons") else []
+    if summary["experiment"] == "encoders":
+        tables += [public_table(summary)] if summary["dataset"] in published.PUBLIC else []
+        tables += [cost_table(summary)]
+    return tables
 
 
 def ranked(model: dict, ranking: str) -> list[dict]:
@@ -35,32 +44,40 @@ def ranking_title(metrics: dict, ranking: str) -> str:
     return f"ranked among {RANKINGS[ranking].format(**metrics)}, percent"
 
 
+def paper_dataset(summary: dict) -> str | None:
+    """The paper's name of the data set, which may be that of a run with another backbone (see `reproduce.summarise`)."""
+    return PAPER_DATASETS.get(summary.get("data", summary["dataset"]))
+
+
 def metrics_table(summary: dict, ranking: str) -> Table:
     """Every model under one ranking; the paper ranked sampled candidates only, so its columns stand there alone."""
     measured = {model["name"]: ranked(model, ranking) for model in summary["models"]}
-    with_paper = ranking == "sampled" and summary["experiment"] in ("main", "ablation") and summary["dataset"] in PAPER_DATASETS
-    ranks = metric_ranks(measured) if summary["experiment"] in ("main", "encoders") else None
+    with_paper = ranking == "sampled" and summary["experiment"] in WITH_PAPER and paper_dataset(summary) is not None
+    ranks = metric_ranks(measured) if summary["experiment"] in WITH_RANK else None
     rows = []
     for model in summary["models"]:
         if measured[model["name"]]:
-            paper = paper_cells(published_metrics(summary, model)) if with_paper else []
-            rank = [] if ranks is None else [f"{ranks[model['name']]:.2f}"]
+            paper = paper_cells(published_metrics(summary, model["name"])) if with_paper else []
+            rank = [] if ranks is None else [percent(ranks[model["name"]])]
             rows.append([*model_cells(model, measured[model["name"]]), *paper, *rank])
         rows += missing_rows(model["missing"], model["label"])
     if with_paper and ranks is not None:
-        rows += unrepeated_rows(summary["dataset"], {model["label"] for model in summary["models"] if measured[model["name"]]})
+        rows += unrepeated_rows(summary, [name for name in measured if measured[name]])
     columns = ["Model", *METRICS, "Seeds", "Parameters", *([f"paper {name}" for name in published.METRICS] if with_paper else [])]
+    notes = ["Mean ± standard deviation over seeds."]
+    notes += ["Rank: mean rank over the metrics of this table, 1 is the best."] * (ranks is not None)
+    notes += ["Columns named paper: as printed there, for LLaMA-7B."] * with_paper
     examples = [metrics for runs in measured.values() for metrics in runs]
     detail = ranking_title(examples[0], ranking) if examples else "nothing measured yet"
     header = columns + ([] if ranks is None else ["Rank"])
-    return Table(title(summary, detail), header, rows, metrics_note(with_paper, ranks is not None))
+    return Table(subject(summary), detail, header, rows, " ".join(notes), facts={"ranking": ranking}, best=METRICS)
 
 
 def model_cells(model: dict, runs: list[dict]) -> list[str]:
     """Name, metrics, seeds and parameters of a model with at least one run."""
     values = [spread([run[name] for run in runs]) for name in METRICS]
     wanted = len(runs) + len(model["missing"])
-    seeds = str(wanted) if len(runs) == wanted else f"{len(runs)} of {wanted}"
+    seeds = Cell(str(wanted) if len(runs) == wanted else f"{len(runs)} of {wanted}", len(runs))
     return [model["label"], *values, seeds, number(model["runs"][0]["parameters"])]
 
 
@@ -70,54 +87,45 @@ def metric_ranks(measured: dict[str, list[dict]]) -> dict[str, float]:
     return mean_ranks(means) if means else {}
 
 
-def metric_means(runs: list[dict], metrics: Iterable[str]) -> list[float | None]:
+def metric_means(runs: list[dict], metrics: tuple[str, ...]) -> list[float | None]:
     return [mean_and_deviation([run[name] for run in runs])[0] if runs else None for name in metrics]
 
 
-def metrics_note(with_paper: bool, with_rank: bool) -> str:
-    notes = ["Mean ± standard deviation over seeds."]
-    notes += ["Rank: mean rank over the metrics of this table, 1 is the best."] * with_rank
-    return " ".join(notes + ["Columns named paper: as printed there, for LLaMA-7B."] * with_paper)
+def published_metrics(summary: dict, name: str) -> dict[str, float | None]:
+    """The paper's row for a model of ours, empty where it has none."""
+    row = paper_rows(summary["experiment"]).get(name)
+    rows = published.TABLE_4_9 if isinstance(row, tuple) else published.TABLE_2_3
+    return rows.get(row, {}).get(paper_dataset(summary), {})
 
 
-def published_metrics(summary: dict, model: dict) -> dict[str, float | None] | None:
-    """The paper's row for a model: by its loss terms in the ablation, else by its name; None where the paper has none."""
-    dataset = PAPER_DATASETS[summary["dataset"]]
-    words = set(re.split("[^a-z]+", model["label"].lower()))
-    terms = tuple(term for term in ("cos", "norm", "ms") if term in words)
-    if summary["experiment"] == "ablation" and terms in published.TABLE_4_9:
-        return published.TABLE_4_9[terms][dataset]
-    return published.TABLE_2_3.get(published_name(model["label"]), {}).get(dataset)
+def paper_cells(values: dict[str, float | None]) -> list[str]:
+    return [percent(values.get(name)) for name in published.METRICS]
 
 
-def published_name(label: str) -> str:
-    """The paper's name of one of our models: its E4SRec without a number has 32 layers."""
-    return "E4SRec" if label == PAPER_E4SREC else label
-
-
-def paper_cells(values: dict[str, float | None] | None) -> list[str]:
-    return [percent((values or {}).get(name)) for name in published.METRICS]
-
-
-def unrepeated_rows(dataset: str, labels: set[str]) -> list[list[str]]:
+def unrepeated_rows(summary: dict, names: list[str]) -> list[list[str]]:
     """The paper's other methods, which were not run here: dashes on our side."""
-    others = published.TABLE_2_3.keys() - {published_name(label) for label in labels}
+    repeated = [paper_rows(summary["experiment"]).get(name) for name in names]
     ours = [NONE] * (len(METRICS) + 2)
     return [
-        [method, *ours, *paper_cells(row[PAPER_DATASETS[dataset]]), NONE]
+        [method, *ours, *paper_cells(row[paper_dataset(summary)]), NONE]
         for method, row in published.TABLE_2_3.items()
-        if method in others
+        if method not in repeated
     ]
 
 
-def comparison_table(summary: dict) -> Table:
-    """Paired comparisons over users."""
+def paired_table(summary: dict) -> Table:
+    """Paired tests over users."""
     labels = {model["name"]: model["label"] for model in summary["models"]}
+
+    def compared(entry: dict) -> Cell:
+        both = {column: labels.get(entry[key], entry[key]) for column, key in (("Model", "model"), ("Against", "against"))}
+        return Cell(" against ".join(both.values()), both)
+
     rows = [
         [
-            f"{labels.get(entry['model'], entry['model'])} against {labels.get(entry['against'], entry['against'])}",
-            f"{entry['metric']}, {entry['ranking']}",
-            f"{100 * entry['mean_difference']:+.2f}",
+            compared(entry),
+            Cell(f"{entry['metric']}, {entry['ranking']}", {"Metric": entry["metric"], "ranking": entry["ranking"]}),
+            shown(100 * entry["mean_difference"], "+.2f"),
             probability(entry["p_value"]),
             *(number(entry[name]) for name in ("better", "equal", "worse")),
             {1: "first", -1: "second", 0: "neither"}[int(np.sign(entry["signed_rank_sum"]))],
@@ -128,11 +136,46 @@ def comparison_table(summary: dict) -> Table:
     ]
     header = ["Comparison", "Metric", "Mean difference (points)", "p", "Users better", "equal", "worse"]
     header += ["Signed ranks favour", "p of signed ranks", "Seeds"]
-    tests = sorted({entry["test"] for entry in summary["comparisons"]})
+    tests = "; ".join(sorted({entry["test"] for entry in summary["comparisons"]}))
+    note = f"{tests}. A p value is for one comparison, not adjusted for their number, and does not speak of other seeds."
+    return Table(subject(summary), "paired over users", header, rows, note, file="paired")
+
+
+def public_table(summary: dict) -> Table:
+    """Our full ranking beside what others have published."""
+    measured = {model["name"]: model for model in summary["models"]}
+    rows = []
+    for name, (metric, value, source) in published.PUBLIC[summary["dataset"]].items():
+        model = measured.get(name, {"label": name, "runs": []})
+        ours = [100 * metrics[metric] for metrics in ranked(model, "full")]
+        difference = shown(float(np.mean(ours)) - value, "+.2f") if ours else NONE
+        rows.append([model["label"], metric, percent(value), spread(ours, 1.0), difference, source])
+    header = ["Model", "Metric", "Public", "Ours", "Difference", "Source"]
     note = (
-        f"{'; '.join(tests)}. A p value is for one comparison, not adjusted for their number, and does not speak of other seeds."
+        "Test metrics at the best validation epoch, seen items masked. Others use mostly d = 64 and length 50, we d = 128 and 30."
     )
-    return Table(title(summary, "paired over users"), header, rows, note)
+    return Table(subject(summary), "beside public numbers, full ranking, percent", header, rows, note, file="public")
+
+
+def cost_table(summary: dict) -> Table:
+    """What training each conventional model took."""
+    rows = []
+    for model in summary["models"]:
+        costs = [run["cost"] for run in model["runs"]]
+        if costs:
+            means = {name: float(np.mean([cost[key] for cost in costs])) for name, key in EPOCHS.items()}
+            epochs = Cell(", ".join(f"{cost['epochs']} ({cost['best_epoch']})" for cost in costs), means)
+            peak = max((round(cost["peak_memory_mib"]) for cost in costs if cost["peak_memory_mib"] is not None), default=None)
+            seconds = float(np.mean([cost["seconds_per_epoch"] for cost in costs]))
+            rows.append([model["label"], epochs, shown(seconds, ".1f"), number(peak)])
+    note = (
+        "Epochs of each seed, in brackets the one that validation chose. Seconds: wall time of an epoch without validation, "
+        "the median over epochs, the mean over seeds; runs that shared a machine slow each other down, so these are no "
+        "comparison of models (reproduce.efficiency.encoder_costs is). Memory: all that the process held at its peak, "
+        "libraries included."
+    )
+    header = ["Model", "Epochs", "Seconds an epoch", "Peak memory (MiB)"]
+    return Table(subject(summary), "training", header, rows, note, file="training")
 
 
 def rank_table(summaries: list[dict]) -> Table | None:
@@ -141,23 +184,21 @@ def rank_table(summaries: list[dict]) -> Table | None:
     Synthetic data are left out. None where nothing has been measured.
     """
     real = [summary for summary in summaries if summary["experiment"] == "main" and not summary["synthetic"]]
-    labels = list(dict.fromkeys(model["label"] for summary in real for model in summary["models"] if ranked(model, "sampled")))
+    labels = {model["name"]: model["label"] for summary in real for model in summary["models"] if ranked(model, "sampled")}
     if not labels:
         return None
-    columns = {label: [value for summary in real for value in _labelled_means(summary, label)] for label in labels}
-    ranks = mean_ranks(columns)
-    printed = printed_ranks({summary["dataset"] for summary in real})
+    columns: dict[str, list[float | None]] = {name: [] for name in labels}
+    for summary in real:
+        runs = {model["name"]: ranked(model, "sampled") for model in summary["models"]}
+        for name, column in columns.items():
+            column += metric_means(runs.get(name, []), published.METRICS)
+    ranks, printed = mean_ranks(columns), printed_ranks({summary["dataset"] for summary in real})
     rows = [
-        [label, f"{ranks[label]:.2f}", *(percent(column.get(published_name(label))) for column in printed.values())]
-        for label in sorted(labels, key=ranks.get)
+        [labels[name], percent(ranks[name]), *(percent(column.get(paper_rows("main").get(name))) for column in printed.values())]
+        for name in sorted(labels, key=ranks.get)
     ]
     note = f"Over {', '.join(published.METRICS)} among sampled candidates of {', '.join(summary['dataset'] for summary in real)}."
-    return Table("Mean rank over data sets", ["Model", "Rank", *printed], rows, f"{note} The paper ranked 14 methods.")
-
-
-def _labelled_means(summary: dict, label: str) -> list[float | None]:
-    runs = [metrics for model in summary["models"] if model["label"] == label for metrics in ranked(model, "sampled")]
-    return metric_means(runs, published.METRICS)
+    return Table("Mean rank over data sets", "", ["Model", "Rank", *printed], rows, f"{note} The paper ranked 14 methods.")
 
 
 def printed_ranks(datasets: set[str]) -> dict[str, dict[str, float]]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")  # of the paper's tables, in our order
+
 
 def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
     """HR@k: 1 where the target is among the first k."""

@@ -12,6 +12,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from slmrec.artifacts import read_json
 from slmrec.data.batches import SplitRows
+from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
 from slmrec.llm.ellmrec import EllmModel

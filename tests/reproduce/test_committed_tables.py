@@ -1,14 +1,18 @@
 """The committed summaries can be read, and the committed Markdown is what they render to."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from reproduce.cells import to_markdown
-from reproduce.report import read_summaries
+from reproduce import report
+from reproduce.summary import read_summaries
+from reproduce.table import to_markdown
 from reproduce.tables import tables
 
-COMMITTED = Path(__file__).resolve().parents[2] / "results" / "tables"
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / "results" / "tables"
 SUMMARIES = read_summaries(COMMITTED)
 
 
@@ -36,3 +40,27 @@ def test_evidence_is_there():
         "beauty": {"main", "ablation", "depth-train", "encoders"},
     }.items():
         assert {(dataset, experiment) for experiment in experiments} <= found
+
+
+def test_numbers_of_the_findings_stand_in_the_tables():
+    """Every number with decimals, without its sign."""
+    tables = "".join(path.read_text(encoding="utf-8") for path in COMMITTED.rglob("*.md"))
+    known = set(re.findall(r"\d+\.\d+", tables))
+    found = re.findall(r"\d+\.\d+", (ROOT / "docs" / "findings.md").read_text(encoding="utf-8"))
+    assert len(found) > 40 and [number for number in found if number not in known] == []
+
+
+def test_the_committed_report_is_what_the_summaries_and_findings_say(tmp_path, monkeypatch):
+    """But for its figures, which take half a minute to draw."""
+    for path in COMMITTED.rglob("*.json"):
+        target = tmp_path / path.relative_to(COMMITTED)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+    monkeypatch.setattr(report, "pictures", lambda summary, main: [])
+    monkeypatch.setattr(report, "training_pictures", lambda main: [report.Picture("training", None, "")])
+    rendered = report.render(tmp_path, tmp_path / "page.html", ROOT / "docs" / "findings.md", lambda *_: "<svg ></svg>")
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "report.html", rendered)]
+    committed, fresh = (re.sub(r'<figure class="picture">.*?</figure>\s*', "", page, flags=re.DOTALL) for page in pages)
+    command = "python -m reproduce.report --tables_dir results/tables --findings docs/findings.md --output docs/report.html"
+    assert committed == fresh, f"{command} renders it anew"
+    assert pages[0].count("<svg") > 20 and len(pages[0]) < 2**20

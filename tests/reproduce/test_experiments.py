@@ -1,85 +1,122 @@
+"""The one list of experiments: what it holds, and that everything comes from it."""
+
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
 import pytest
+from test_tables import a_run, model_summary
 
-from reproduce.experiments import COUNTING, MODEL_EXPERIMENTS, PAIRS, models_of
+from reproduce import report, tables
+from reproduce.experiments import (
+    ENCODER_LABELS,
+    ENCODERS,
+    EXPERIMENTS,
+    FULL,
+    Backbone,
+    Experiment,
+    as_markdown,
+    as_text,
+    e4srec,
+    models_of,
+    slmrec,
+    student,
+)
+from reproduce.figures import pictures
 from slmrec.artifacts import write_json
-from slmrec.encoders.registry import ENCODERS
+from slmrec.encoders import registry
+from slmrec.encoders.registry import TRAINED
+from slmrec.evaluation.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = (ROOT / "experiments.sh").read_text(encoding="utf-8")
-CASES = {  # experiment -> what experiments.sh runs for it
-    name: body
-    for names, body in re.findall(r"^        ([\w |-]+)\).*?\n(.*?);;", SCRIPT, re.DOTALL | re.MULTILINE)
-    for name in names.split(" | ")
-}
+SMALL, SMOLLM, LLAMA = Backbone(8), Backbone(30, random=False), Backbone(32, random=False)
 
 
-def write_backbone(run_dir, layers):
-    (run_dir / "backbone").mkdir(parents=True)
-    write_json(run_dir / "backbone" / "config.json", {"num_hidden_layers": layers})
+def names(experiment, backbone=SMALL):
+    return [model.name for model in models_of(experiment, backbone)]
 
 
-def names(experiment, run_dir):
-    return [model.name for model in models_of(experiment, run_dir)]
+def test_depths_are_the_papers_as_far_as_the_backbone_goes():
+    assert names("depth-train") == ["e4srec_1", "e4srec_2", "e4srec_4", "e4srec_8"]
+    assert [model.x for model in models_of("depth-train", SMOLLM)] == [1, 2, 4, 8, 16, 24, 30]
+    assert [model.x for model in models_of("depth-train", LLAMA)] == [1, 2, 4, 8, 16, 24, 32]
 
 
-@pytest.mark.parametrize("experiment", ["ablation", "blocks", "online", "kd-kinds", "student-size"])
-def test_the_script_runs_the_students_that_the_tables_show(experiment, tmp_path):
-    """`student` stands for slmrec_4_8; the jointly trained teacher is part of its student's run."""
-    write_backbone(tmp_path, 8)
-    run = set(re.findall(r"^ +slmrec (\S+)", CASES[experiment], re.MULTILINE)) | {"slmrec_4_8"}
-    assert "student" in CASES[experiment]
-    shown = {name for name in names(experiment, tmp_path) if name.startswith("slmrec") and "/" not in name}
-    assert run == shown
+def test_main_has_all_layers_only_where_they_are_more_than_the_teachers():
+    assert names("main")[-3:] == ["e4srec_8", "e4srec_4", "slmrec_4_8"]
+    assert names("main", SMOLLM)[-4:] == ["e4srec_30", "e4srec_8", "e4srec_4", "slmrec_4_8"]
+    assert [model.name for model in models_of("main", SMALL) if not model.optional] == ["sasrec", *names("main")[-3:]]
 
 
-def test_every_experiment_of_the_tables_is_one_of_the_script():
-    assert set(MODEL_EXPERIMENTS) | {"cold", "layers", "depth-infer", "efficiency", "stats"} == CASES.keys()
+def test_teachers_of_other_sizes():
+    """Other widths only where a random backbone can be made; as many blocks as divide both depths."""
+    assert names("teacher-size") == [
+        "e4srec_4",
+        "slmrec_4_4",
+        "e4srec_8",
+        "slmrec_4_8",
+        "e4srec_8_w64",
+        "slmrec_w64",
+        "e4srec_8_w256",
+        "slmrec_w256",
+    ]
+    models = {model.name: model for model in models_of("teacher-size", SMOLLM)}
+    assert [model.layers for model in models.values() if model.stage == "finetune"] == [4, 8, 16, 30]
+    assert (models["slmrec_4_16"].flags, models["slmrec_4_30"].flags) == ("", "--num_blocks 2")
+    assert models["slmrec_4_30"].label == "SLMRec_4<-30, B = 2"
 
 
-def test_depths_are_the_papers_as_far_as_the_backbone_goes(tmp_path):
-    write_backbone(tmp_path / "small", 8)
-    write_backbone(tmp_path / "large", 32)
-    assert names("depth-train", tmp_path / "small") == ["e4srec_1", "e4srec_2", "e4srec_4", "e4srec_8"]
-    assert [model.x for model in models_of("depth-train", tmp_path / "large")] == [1, 2, 4, 8, 16, 24, 32]
-    assert re.search(r"for LAYERS in ([\d ]+); do", CASES["depth-train"])[1].split() == ["1", "2", "4", "8", "16", "24", "32"]
+def test_one_block_has_nothing_to_supervise():
+    assert student(1, 8).flags == "--num_blocks 1 --lambda_ms 0" and student(4, 8) == FULL
 
 
-def test_main_has_all_layers_only_where_they_are_more_than_the_teachers(tmp_path):
-    write_backbone(tmp_path / "small", 8)
-    write_backbone(tmp_path / "large", 32)
-    assert names("main", tmp_path / "small") == ["sasrec", "e4srec_8", "e4srec_4", "slmrec_4_8"]
-    assert names("main", tmp_path / "large") == ["sasrec", "e4srec_32", "e4srec_8", "e4srec_4", "slmrec_4_8"]
+def test_the_conventional_models_are_those_of_the_registry():
+    """Those that need no texts are run; all have a name for tables."""
+    assert {model.name for model in ENCODERS} == {*TRAINED, "popularity", "markov"}
+    assert ENCODER_LABELS.keys() == registry.ENCODERS.keys()
 
 
-def test_without_a_local_backbone_the_deepest_trained_model_tells(tmp_path):
-    (tmp_path / "e4srec_24").mkdir()
-    assert names("main", tmp_path)[1] == "e4srec_24"
+@pytest.mark.parametrize("experiment", [name for name, entry in EXPERIMENTS.items() if entry.pairs])
+def test_pairs_and_references_are_of_models_that_the_table_shows(experiment):
+    """For some backbone: depths that none has are left out."""
+    entry = EXPERIMENTS[experiment]
+    shown = {name for layers in range(8, 33) for name in names(experiment, Backbone(layers))}
+    pairs = [pair for pair in entry.pairs if shown.issuperset(pair)]
+    assert pairs and len(set(pairs)) == len(pairs)
+    assert all(shown.issuperset(pair) for pair in entry.pairs if not re.search(r"_\d+$", pair[0] + pair[1]))
+    assert entry.axis or entry.reference in shown
 
 
-def test_other_encoders_stand_in_the_papers_order(tmp_path):
-    for name in ("hgn", "gru4rec"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").write_text("{}")
-    assert names("main", tmp_path)[:3] == ["gru4rec", "sasrec", "hgn"]
+def test_a_student_comes_after_its_teacher():
+    for experiment in EXPERIMENTS:
+        made = []
+        for model in models_of(experiment, SMOLLM):
+            made.append(model.name)
+            assert model.teacher in ("", "online", "e4srec_8", *made)
 
 
-def test_the_conventional_models_are_those_of_the_registry(tmp_path):
-    from_actions = {name: entry for name, entry in ENCODERS.items() if not entry.needs_text}
-    assert set(names("encoders", tmp_path)) == from_actions.keys()
-    assert {name for name, entry in from_actions.items() if not entry.training_defaults} == set(COUNTING)
+def test_the_documents_table_is_the_list():
+    documents = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    assert sum(f"<!-- experiments -->\n{as_markdown()}\n<!-- end -->" in text for text in documents) == 1
 
 
-def test_teachers_of_other_sizes(tmp_path):
-    write_backbone(tmp_path, 8)
-    (tmp_path / "backbone_w64").mkdir()
-    expected = ["e4srec_4", "slmrec_4_4", "e4srec_8", "slmrec_4_8", "e4srec_8_w64", "slmrec_w64"]
-    assert names("teacher-size", tmp_path) == expected
-
-
-def test_pairs_are_of_models_that_the_table_shows(tmp_path):
-    write_backbone(tmp_path, 32)
-    for experiment, pairs in PAIRS.items():
-        assert {name for pair in pairs for name in pair} <= set(names(experiment, tmp_path)), experiment
+def test_a_new_experiment_is_one_entry(monkeypatch, tmp_path):
+    """It stands in -h and in the documents' table, is summarised, has tables, a figure, and a place in the report."""
+    models = [e4srec(8), *(slmrec(f"slmrec_t{n}", f"temperature {n}", f"--temperature {n}") for n in (1, 3))]
+    pairs = [("slmrec_t1", "slmrec_t3")]
+    entry = Experiment("Temperatures", "-", "one student at two temperatures", models=models, pairs=pairs, reference="slmrec_t3")
+    monkeypatch.setitem(EXPERIMENTS, "temperature", entry)
+    assert "one student at two temperatures" in as_text() and "| `temperature` | - | one student" in as_markdown()
+    runs = [a_run(0, "distill", mrr, 0.05) for mrr in (0.1, 0.2)]
+    shown = [
+        {"name": m.name, "label": m.label, "x": None, "runs": [run], "missing": []}
+        for m, run in zip(models[1:], runs, strict=True)
+    ]
+    summary = model_summary("temperature") | {"models": shown, "comparisons": []}
+    assert [row[0] for row in tables.tables(summary)[0].rows] == ["temperature 1", "temperature 3"]
+    assert pictures(summary, None)[0].figure.axes[0].get_title(loc="right").endswith("minus temperature 3's 20.00")
+    assert METRICS[0] in tables.tables(summary)[0].header
+    (tmp_path / "scientific").mkdir()
+    write_json(tmp_path / "scientific" / "temperature.json", summary)
+    assert '<h2 id="temperature">Temperatures</h2>' in report.render(tmp_path).read_text()

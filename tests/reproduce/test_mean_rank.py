@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from reproduce.mean_rank import mean_ranks, published_columns
-from reproduce.published import RANK_2, RANK_3
+from reproduce.published import METRICS, RANK_2, RANK_3, TABLE_2_3
+from reproduce.statistics import mean_ranks
 from slmrec.errors import InputError
 
 TABLES = {"2": (("Cloth", "Movie"), RANK_2), "3": (("Music", "Sport"), RANK_3)}
+
+
+def published_columns(datasets):
+    """Method -> percent for each metric of each data set."""
+    return {method: [row[name][metric] for name in datasets for metric in METRICS] for method, row in TABLE_2_3.items()}
 
 
 def mismatches(table, ties):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 
 import pytest
 
-from reproduce import cells as table_cells
 from reproduce import efficiency_tables, model_tables, published, tables
+from reproduce.experiments import paper_rows
 from reproduce.hyperparameters import Line
+from reproduce.table import Cell, Table, to_markdown, to_text, write_tables
 
 COMMAND = "bash run_tables.sh main scientific --seeds 2"
 SPEED = {"seconds": {"reference": 6.0, "exact": 1.5}, "speedup": 4.0, "predicted": 4.25}
@@ -246,20 +246,20 @@ def test_no_paper_columns_where_the_paper_has_nothing(dataset, experiment):
         assert len(table.rows) <= 3
 
 
-def test_ablation_rows_are_found_by_their_terms():
+def test_ablation_rows_are_found_by_their_models():
     summary = model_summary("ablation", "movie")
-    names = {"cos": "14.83", "slmrec_cos_norm": "14.86", "cos-ms": "15.05", "cos+norm+ms": "15.29", "e4srec_4": "11.80", "x": "–"}
-    labels = {"e4srec_4": "E4SRec_4"}
+    names = {"slmrec_cos": "14.83", "slmrec_cos_norm": "14.86", "slmrec_cos_ms": "15.05", "slmrec_4_8": "15.29"}
+    names |= {"e4srec_4": "11.80", "x": "–"}
     model = summary["models"][0]
-    summary["models"] = [model | {"name": name, "label": labels.get(name, name)} for name in names]
-    found = column(tables.tables(summary | {"comparisons": []})[0], "paper HR@1")
-    assert found == {labels.get(name, name): value for name, value in names.items()}
+    summary["models"] = [model | {"name": name, "label": name} for name in names]
+    assert column(tables.tables(summary | {"comparisons": []})[0], "paper HR@1") == names
 
 
 def test_the_papers_e4srec_has_32_layers():
-    assert model_tables.published_name("E4SRec_32") == "E4SRec"
-    assert model_tables.published_name("E4SRec_8") == "E4SRec_8"
-    assert efficiency_tables.published_method("SLMRec_4<-8 exact, Cloth") == "SLMRec_4<-8, Cloth"
+    rows = paper_rows("main")
+    assert (rows["e4srec_32"], rows["e4srec_8"], rows["s3rec"]) == ("E4SRec", "E4SRec_8", "S3-Rec")
+    assert efficiency_tables.PAPER_METHODS["E4SRec_32 exact"] == "E4SRec"
+    assert efficiency_tables.PAPER_METHODS["SLMRec_4<-8 exact"] == "SLMRec_4<-8"
 
 
 def test_nothing_of_the_paper_is_on_our_side(monkeypatch):
@@ -358,25 +358,44 @@ def test_rows_fit_their_header(summary):
 
 
 @pytest.mark.parametrize("summary", ALL_KINDS, ids=lambda summary: summary["experiment"])
-def test_csv_parses_back(summary):
-    for table in tables.tables(summary):
-        name, header, *rows = csv.reader(io.StringIO(table_cells.to_csv(table)))
-        assert name == [table.title] and header == table.header
-        assert {len(row) for row in rows} == {len(header)}
-        assert [row[0] for row in rows] == [row[0] for row in table.rows]
+def test_csv_files_hold_one_table_each_with_every_full_row(summary, tmp_path):
+    found = tables.tables(summary)
+    write_tables(found, tmp_path / "x")
+    lines = {path.name: list(csv.DictReader(open(path, newline=""))) for path in tmp_path.glob("*.csv")}
+    assert sum(map(len, lines.values())) == sum(len(table.full_rows) for table in found)
+    for rows in lines.values():
+        assert all(None not in row and None not in row.values() for row in rows)  # as many cells as columns
+        assert not any("missing: " in cell or "±" in cell for row in rows for cell in row.values())
 
 
-def test_csv_numbers_have_no_separators():
-    table = table_cells.Table("t", ["a", "b", "c"], [["x", "1,234,567", "1,220.9"], ["y, z", "missing: a,b"]])
-    assert table_cells.to_csv(table) == 't\na,b,c\nx,1234567,1220.9\n"y, z","missing: a,b",\n'
+def test_csv_numbers_are_in_full_and_rankings_share_a_file(tmp_path):
+    write_tables(tables.tables(model_summary()), tmp_path / "main")
+    with open(tmp_path / "main.csv", newline="") as stream:
+        sampled, student, full, _ = csv.DictReader(stream)
+    assert (sampled["ranking"], full["ranking"], student["Model"]) == ("sampled", "full", "SLMRec_4<-8")
+    assert float(sampled["MRR"]) == pytest.approx(11) and float(sampled["MRR sd"]) == pytest.approx(2**0.5)
+    assert (sampled["Parameters"], student["Seeds"], student["MRR sd"]) == ("1637888", "1", "")
+    with open(tmp_path / "main-paired.csv", newline="") as stream:
+        (pair,) = csv.DictReader(stream)
+    assert (pair["Model"], pair["Against"], pair["Metric"], pair["ranking"]) == ("SLMRec_4<-8", "SASRec", "MRR", "sampled")
+    assert float(pair["p"]) == 0.0004
+
+
+def test_the_best_of_a_column():
+    """Of two equal numbers none is the best, nor in a column that is not marked so."""
+    rows = [["x", Cell("1.00", 1.0), Cell("3", 3)], ["y", Cell("2.00", 2.0), Cell("3", 3)], ["z", "missing: q"]]
+    table = Table("t", "", ["Model", "a", "b"], rows, best=("a", "b"))
+    assert [table.highest(column) for column in range(3)] == [None, 2.0, None]
+    assert Table("t", "", ["Model", "a", "b"], rows, best=("b",)).highest(1) is None
+
+
+def test_text_by_hand():
+    assert to_text(["model", "s"], [["a", "1.5"], ["longer", "10"]]) == "model     s\n-----------\na       1.5\nlonger   10"
 
 
 def test_markdown_by_hand():
-    table = table_cells.Table("t", ["a", "b", "c"], [["x|y", "1", "2"], ["z", "missing: q"]], "note")
-    assert (
-        table_cells.to_markdown(table)
-        == "**t**\n\n| a | b | c |\n|---|---|---|\n| x\\|y | 1 | 2 |\n| z | missing: q |  |\n\nnote\n"
-    )
+    table = Table("t", "", ["a", "b", "c"], [["x|y", "1", "2"], ["z", "missing: q"]], "note")
+    assert to_markdown(table) == "**t**\n\n| a | b | c |\n|---|---|---|\n| x\\|y | 1 | 2 |\n| z | missing: q |  |\n\nnote\n"
 
 
 def test_synthetic_data_are_named_in_every_title():

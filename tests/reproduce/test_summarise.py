@@ -5,17 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from reproduce import summary
-from reproduce.summary import Runs, summarise
+from reproduce.summarise import Runs, summarise, write_summaries
+from reproduce.summary import check_summary
 from slmrec.artifacts import Stage, stage_input, write_json
 from slmrec.errors import InputError
+from slmrec.evaluation.metrics import summarise as metrics
 
 RANKS = {"sasrec": [1, 2, 4, 5, 10], "e4srec_8": [1, 1, 2, 5, 10], "e4srec_4": [1, 2, 2, 10, 10], "slmrec_4_8": [1, 1, 4, 5, 10]}
-
-
-def metrics(ranks):
-    mrr = float(np.mean(1 / np.array(ranks)))
-    return {"MRR": mrr, "users": len(ranks)}
 
 
 def write_data(directory):
@@ -23,15 +19,27 @@ def write_data(directory):
     with Stage("data", directory, {}, {}) as stage:
         offsets = np.cumsum([0] + [len(sequence) for sequence in sequences])
         np.savez(stage.path / "sequences.npz", items=np.concatenate(sequences).astype(np.int32), offsets=offsets)
-        write_json(stage.path / "stats.json", {"users": 5, "synthetic": True})
+        stats = {
+            "users": 5,
+            "items": 4,
+            "interactions": 29,
+            "raw_rows": 29,
+            "density": 1.45,
+            "mean_length": 5.8,
+            "synthetic": True,
+        }
+        write_json(stage.path / "stats.json", stats | {"dropped": {}, "rules": {}})
     return directory
 
 
-def write_model(directory, data, ranks, shift=0):
+def write_model(directory, data, ranks, shift=0, backbone="random"):
     """A trained and evaluated model; every rank of the full ranking is twice that among candidates."""
-    layers = directory.name.split("_")[1] if "_" in directory.name else None
+    layers = int(directory.name.split("_")[1]) if "_" in directory.name else None
     kind = {"s": "distill", "e": "finetune"}[directory.name[0]] if layers else "encoder"
-    with Stage(kind, directory, {"num_layers": layers, "seed": shift}, {"data": stage_input(data)}, seed=shift) as stage:
+    inputs = {"data": stage_input(data)}
+    if layers:
+        inputs |= {"base_model": {"base_model": backbone, "digest": backbone}}
+    with Stage(kind, directory, {"num_layers": layers, "seed": shift}, inputs, seed=shift) as stage:
         stage.metrics = {"parameters": 100, "train_seconds": 2.0, "history": [point(kind)]}
         if kind == "encoder":
             stage.metrics["history"][0]["train_seconds"] = 2.0
@@ -44,7 +52,7 @@ def write_model(directory, data, ranks, shift=0):
 def evaluate(directory, data, ranks):
     with Stage("evaluate", directory / "evaluation-test", {}, {"data": stage_input(data)}) as stage:
         np.savez(stage.path / "ranks.npz", users=np.arange(5), sampled=ranks, full=2 * ranks)
-        stage.metrics = {"test": {"sampled": metrics(ranks), "full": metrics(2 * ranks)}}
+        stage.metrics = {"test": {"sampled": metrics(ranks) | {"candidates": 999}, "full": metrics(2 * ranks) | {"items": 4}}}
 
 
 def point(kind):
@@ -155,12 +163,42 @@ def test_analyses_and_the_benchmark(runs, tmp_path):
 
 
 def test_the_command_writes_one_file_per_experiment(runs, tmp_path):
-    summary.main(["--runs", str(tmp_path)])
+    write_summaries(tmp_path)
     written = {path.stem for path in (tmp_path / "tables" / "mine").glob("*.json")}
     assert written == summarise(runs).keys()
     assert json.loads((tmp_path / "tables" / "mine" / "stats.json").read_text())["stats"]["users"] == 5
 
 
+def test_every_summary_is_one_that_can_be_read(runs):
+    for name, summary in summarise(runs).items():
+        check_summary(json.loads(json.dumps(summary)), name)
+
+
+def test_runs_with_a_base_model_of_their_own_share_data_and_conventional_models(runs, tmp_path):
+    """They lie beside those of the data set; what was read there stands in the manifests."""
+    own, shared = tmp_path / "mine-smol", tmp_path / "mine"
+    with Stage("embeddings", shared / "embeddings", {}, {}):
+        pass
+    inputs = {"data": stage_input(shared / "data"), "embeddings": stage_input(shared / "embeddings")}
+    inputs["base_model"] = {"base_model": "smol", "digest": "smol"}
+    with Stage("finetune", own / "e4srec_8", {"num_layers": 8}, inputs) as stage:
+        stage.metrics = {"parameters": 100, "train_seconds": 2.0, "history": [point("finetune")]}
+    evaluate(own / "e4srec_8", shared / "data", np.array([1, 1, 1, 1, 1]))
+    found = summarise(Runs.below(own))["main"]
+    assert (found["dataset"], found["data"], found["base_model"]) == ("mine-smol", "mine", "smol")
+    models = {model["name"]: model for model in found["models"]}
+    assert len(models["sasrec"]["runs"]) == len(models["e4srec_8"]["runs"]) == 1 and not models["e4srec_4"]["runs"]
+    assert models["e4srec_4"]["missing"] == [{"seed": 0, "command": "bash run_tables.sh main mine --base_model smol"}]
+    assert ("e4srec_8", "sasrec") in {(entry["model"], entry["against"]) for entry in found["comparisons"]}
+    assert write_summaries(tmp_path) == ["mine", "mine-smol"]
+
+
+def test_backbones_do_not_mix(runs):
+    write_model(runs.directory / "e4srec_16", runs.directory / "data", RANKS["sasrec"], backbone="smol")
+    with pytest.raises(InputError, match=r"e4srec_16 \(smol\) and e4srec_4 \(random\) start from different backbones"):
+        summarise(runs)
+
+
 def test_no_runs_at_all(tmp_path):
     with pytest.raises(InputError, match="no runs there; bash run_tables.sh main demo makes some"):
-        summary.main(["--runs", str(tmp_path)])
+        write_summaries(tmp_path)
