@@ -1,114 +1,47 @@
 """Stage directories: what one stage hands to the next.
 
-A stage writes into `<output_dir>.partial` and the directory gets its name when it is whole, so a directory that exists under its
-name is finished. Its `manifest.json` says what made it (configuration, inputs, versions) and what it holds (sha256 of each file).
+A stage writes into `<output_dir>.partial`, and the directory gets its name when it is whole, so a directory that exists under its
+name is finished. Its `manifest.json` says what made it (configuration, inputs, versions) and what it holds (sha256 of each file);
+its `run.json` is written first and removed last, and marks a directory as one that a stage made: nothing else is ever deleted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
-import logging
 import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Self
 
 from slmrec import progress
 from slmrec.errors import InputError
+from slmrec.files import (  # noqa: F401  (the names that stages use, in one place)
+    file_sha256,
+    json_sha256,
+    open_to_colleagues,
+    read_json,
+    synchronise,
+    write_json,
+)
+from slmrec.locks import DirectoryLock
+from slmrec.manifest import (  # noqa: F401
+    MANIFEST,
+    SCHEMA_VERSION,
+    described_place,
+    file_input,
+    input_directory,
+    manifest_digest,
+    read_manifest,
+    require_same_item_map,
+    stage_directory,
+    stage_input,
+)
+from slmrec.ownership import RUN, is_empty, is_ours, place_of, remove, remove_stage
+from slmrec.provenance import command_line, git_state, library_versions
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-RUN = "run.json"  # what an unfinished directory is a run of
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy", "polars", "safetensors")
-
-logger = logging.getLogger(__name__)
-
-
-def read_json(path: Path) -> dict:
-    """Parse one JSON file. Raises InputError when it is missing or not JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write JSON under a temporary name, then rename, so that a killed process leaves no half file."""
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def json_sha256(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def file_input(path: str | Path) -> dict:
-    """Describe an input that is a plain file, for `Stage(inputs=...)`: its name and the sha256 of its bytes."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    return {"file": Path(path).name, "digest": file_sha256(path)}
-
-
-def read_manifest(directory: str | Path, stage: str | tuple[str, ...] | None = None) -> dict:
-    """The manifest of a finished stage directory.
-
-    Raises InputError when the directory is missing, unfinished, of another stage than named, or lost a byte of an output.
-    """
-    directory = Path(directory)
-    if not directory.is_dir():
-        unfinished = directory.with_name(directory.name + ".partial").is_dir()
-        raise InputError(f"{directory}: {'its stage has not finished yet' if unfinished else 'no such directory'}")
-    if not (directory / MANIFEST).is_file():
-        raise InputError(f"{directory}: not a stage directory (it has no {MANIFEST})")
-    manifest = read_json(directory / MANIFEST)
-    expected = (stage,) if isinstance(stage, str) else stage
-    if expected and manifest["stage"] not in expected:
-        raise InputError(f"{directory}: holds a {manifest['stage']!r} stage where {' or '.join(map(repr, expected))} is needed")
-    for name, output in manifest["outputs"].items():
-        path = directory / name
-        if not path.is_file() or path.stat().st_size != output["bytes"]:
-            raise InputError(f"{path}: missing or not the {output['bytes']} bytes that {MANIFEST} records")
-    return manifest
-
-
-def stage_input(directory: str | Path, stage: str | tuple[str, ...] | None = None) -> dict:
-    """Describe an input that is a stage directory: its path, stage, and the digest of its manifest."""
-    manifest = read_manifest(directory, stage)
-    return {"directory": str(directory), "stage": manifest["stage"], "digest": manifest["digest"]}
-
-
-def stage_directory(directory: str | Path) -> Path:
-    """The stage directory that a model belongs to: itself, or the one around a `checkpoint-N` or a jointly trained `teacher`."""
-    directory = Path(directory)
-    while not (directory / MANIFEST).is_file() and _lies_inside_a_stage(directory):
-        directory = directory.parent
-    return directory
-
-
-def _lies_inside_a_stage(directory: Path) -> bool:
-    joint_teacher = directory.name == "teacher" and (directory / "recommender.json").is_file()
-    return directory.name.startswith("checkpoint-") or joint_teacher
-
-
-def require_same_item_map(first: str | Path, second: str | Path) -> None:
-    """Refuse to combine two stage directories whose item ids mean different items."""
-    maps = [read_manifest(directory).get("item_map") for directory in (first, second)]
-    if maps[0] != maps[1]:
-        raise InputError(f"{first} and {second} do not number the same items (item-map digests {maps[0]} and {maps[1]})")
+WRITTEN_BY = {"written_by": "slmrec"}
+KEPT = ("checkpoint", "runs")  # what a resumed stage finds again: training checkpoints and TensorBoard logs, which are no outputs
+REPLACE = "(--overwrite_output_dir replaces it)"
 
 
 class Stage:
@@ -127,24 +60,29 @@ class Stage:
     `config` is everything that determines the result (plain JSON values), `inputs` maps a name to `stage_input(...)` or
     `file_input(...)`. A finished directory with the same configuration and inputs is up to date; another run's is an InputError
     that names the differing key, or, with `overwrite`, is replaced once this run is whole. After a kill, `resumable` stages find
-    their files in `stage.path` again (`stage.resumed` is then true); others start afresh.
+    their checkpoints in `stage.path` again (`stage.resumed` is then true), others start afresh; whatever else the killed process
+    left is removed, so that the outputs are the files that this process wrote. A checkpoint that is a file (the encoders') goes once
+    everything else is whole; directories of checkpoints stay, for a longer run to start from.
+
+    Unless it is up to date, a stage holds the lock of its directory from here to the end of the `with`: a second process
+    waits, and then finds the first one's result.
     """
 
     def __init__(self, name, output_dir, config, inputs, *, overwrite=False, resumable=False, item_map=None, seed=None):
-        self.name, self.output_dir = name, Path(output_dir)
+        self.name, self.output_dir = name, place_of(output_dir)
         progress.begin(str(output_dir))
         self.config, self.inputs = json.loads(json.dumps(config)), inputs
         self.item_map, self.seed, self.resumable, self.overwrite = item_map, seed, resumable, overwrite
-        for described in inputs.values():
-            source = described.get("directory")
-            if source and Path(source).resolve().is_relative_to(self.output_dir.resolve()):
-                raise InputError(f"{output_dir}: writing this stage here would replace its own input {source}")
         self.path = self.output_dir.with_name(self.output_dir.name + ".partial")
+        self._replaced = self.output_dir.with_name(self.output_dir.name + ".replaced")
         self.metrics: dict | None = None
         self.result = self.count = ""
         self.device = "cpu"
         self.resumed = False
-        self.up_to_date = self._finished_before()
+        self._refuse_own_inputs()
+        self._lock = DirectoryLock(self.output_dir)
+        nothing_left_over = not os.path.lexists(self._replaced)
+        self.up_to_date = (nothing_left_over and self._finished_before()) or self._locked_and_finished()
         if self.up_to_date:
             progress.say(f"{progress.head()}up to date")
 
@@ -155,70 +93,172 @@ class Stage:
         digests = {name: described["digest"] for name, described in self.inputs.items()}
         return {"stage": self.name, "schema_version": SCHEMA_VERSION, "config": self.config, "inputs": digests}
 
+    def _refuse_own_inputs(self) -> None:
+        for described in self.inputs.values():
+            source = described.get("directory") or described.get("path")
+            if source and Path(source).resolve().is_relative_to(self.output_dir.resolve()):
+                raise InputError(f"{self.output_dir}: writing this stage here would replace its own input {source}")
+
+    def _locked_and_finished(self) -> bool:
+        """Take the lock, and look again at what another process, alive or killed, has left."""
+        self._lock.acquire()
+        try:
+            self._tidy_up_after_a_kill()
+            finished = self._finished_before() or self._only_lacks_its_name()
+        except BaseException:
+            self._lock.release()
+            raise
+        if finished:
+            self._lock.release()
+        return finished
+
     def _finished_before(self) -> bool:
-        """Whether this very run is there already. A directory that no stage wrote is never replaced."""
-        if not self.output_dir.exists() or (self.output_dir.is_dir() and not any(self.output_dir.iterdir())):
+        """Whether this very run is there already, whole. A directory that no stage wrote is never replaced."""
+        if not os.path.lexists(self.output_dir) or is_empty(self.output_dir):
             return False
-        manifest = read_manifest(self.output_dir)
-        recorded = {key: manifest[key] for key in ("stage", "schema_version", "config")}
-        recorded["inputs"] = {name: described["digest"] for name, described in manifest["inputs"].items()}
-        return self._same_run(recorded, self.output_dir, "a finished run")
+        if not is_ours(self.output_dir):
+            raise InputError(
+                f"{self.output_dir}: not a stage directory (no stage of this program made it), so it is not replaced"
+            )
+        try:
+            manifest = read_manifest(self.output_dir)
+        except InputError as damage:
+            if self.overwrite:  # what will be replaced need not be valid
+                return False
+            raise InputError(f"{damage} {REPLACE}") from None
+        return self._same_run(_identity_in(manifest), self.output_dir, "a finished run")
 
     def _same_run(self, recorded: dict, directory: Path, what: str) -> bool:
         """False for another run that `overwrite` allows to be replaced. Raises InputError for one that it does not."""
         difference = first_difference(recorded, self._identity())
         if difference and not self.overwrite:
             key, theirs, ours = difference
-            raise InputError(
-                f"{directory}: holds {what} with {key} = {theirs!r}, this one has {ours!r} (--overwrite_output_dir replaces it)"
-            )
+            raise InputError(f"{directory}: holds {what} with {key} = {theirs!r}, this one has {ours!r} {REPLACE}")
         return difference is None
+
+    def _tidy_up_after_a_kill(self) -> None:
+        """Undo or complete a replacement that was cut short. Raises InputError when a name that is needed is somebody else's."""
+        for needed in (self.path, self._replaced):
+            if os.path.lexists(needed) and not is_empty(needed) and not is_ours(needed):
+                raise InputError(
+                    f"{needed}: not made by a stage, and this stage needs the name; move it or choose another output"
+                )
+        if self._replaced.exists():
+            if not os.path.lexists(self.output_dir):
+                os.rename(self._replaced, self.output_dir)  # the new one never got its name
+            else:
+                remove_stage(self._replaced)
+
+    def _only_lacks_its_name(self) -> bool:
+        """Whether a killed process had written this very run to its end; then it gets its name here."""
+        if not (self.path / MANIFEST).is_file():
+            return False
+        try:
+            manifest = read_manifest(self.path)
+        except InputError:
+            return False  # cut short: the run begins again, from its checkpoints if it has any
+        if first_difference(_identity_in(manifest), self._identity()):
+            return False
+        self._give_it_its_name()
+        return True
 
     # -- the run -------------------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         self._started = time.time()
-        identity_file = self.path / RUN
-        if self.resumable and identity_file.is_file():
-            self.resumed = self._same_run(read_json(identity_file), self.path, "an unfinished run")
-        if self.path.exists() and not self.resumed:
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(identity_file, self._identity())
+        if self.up_to_date:  # made again all the same
+            self._lock.acquire()
+        try:
+            marker = self.path / RUN
+            if self.resumable and marker.is_file():
+                self.resumed = self._same_run(_identity_in(read_json(marker)), self.path, "an unfinished run")
+            if self.path.exists():
+                self._remove_leftovers() if self.resumed else remove_stage(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(marker, WRITTEN_BY | self._identity())
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
+    def _remove_leftovers(self) -> None:
+        """Everything that a killed process left but checkpoints and logs: this one writes its outputs itself."""
+        for path in self.path.iterdir():
+            if path.name != RUN and not path.name.startswith(KEPT):
+                remove(path)
+
     def __exit__(self, kind, error, traceback) -> None:
-        if kind is None:
-            self._finish()
-            if self.result:
-                progress.finish(self.result, self.count)
-        elif not (self.resumable and any(self.path.glob("checkpoint*"))):
-            shutil.rmtree(self.path)  # nothing half-written stays behind; a killed process is handled by the next __enter__
+        try:
+            if kind is None:
+                self._finish()
+        except BaseException as failure:
+            self._give_up(failure)
+            raise
+        else:
+            if kind is not None:
+                self._give_up(error)
+        finally:
+            self._lock.release()
+        if kind is None and self.result:
+            progress.finish(self.result, self.count)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Leave nothing half-written, but checkpoints to go on from; a killed process is handled by the next `__enter__`."""
+        if isinstance(error, OSError) and error.filename is None:  # a full disk says so without a name
+            error.filename = str(self.path)
+        if not (self.resumable and any(self.path.glob("checkpoint*"))):
+            try:
+                remove_stage(self.path)
+            except OSError:  # the disk that failed may fail again; the error that is being raised matters more
+                return
 
     def _finish(self) -> None:
         if not (self.path / "config.json").exists():  # a Hugging Face checkpoint has its own; the manifest holds ours as well
             write_json(self.path / "config.json", self.config)
         if self.metrics is not None:
             write_json(self.path / "metrics.json", self.metrics)
+        self._refuse_changed_inputs()
+        written = [path for path in self.path.rglob("*") if not path.is_symlink()]
+        open_to_colleagues((path for path in written if path.is_file()), like=self.path / RUN)
+        for path in written:
+            synchronise(path)
         write_json(self.path / MANIFEST, self._manifest())
-        replaced = self.output_dir.with_name(self.output_dir.name + ".replaced")
-        shutil.rmtree(replaced, ignore_errors=True)  # left by a kill right here
-        if self.output_dir.exists():
-            os.rename(self.output_dir, replaced)
+        self._give_it_its_name()
+
+    def _refuse_changed_inputs(self) -> None:
+        """An input that changed while this stage ran may have been read half before and half after that."""
+        for described in self.inputs.values():
+            if "path" in described:
+                place, digest = described["path"], file_sha256(described["path"])
+            elif (Path(described.get("directory", "")) / MANIFEST).is_file():
+                place, digest = described["directory"], read_json(Path(described["directory"]) / MANIFEST).get("digest")
+            else:
+                continue
+            if digest != described["digest"]:
+                raise InputError(f"{place}: was changed while this stage read it; start again")
+
+    def _give_it_its_name(self) -> None:
+        """Put the whole directory in its place; a kill between any two of these steps is repaired by the next start."""
+        for path in self.path.glob("checkpoint*"):
+            if path.is_file():
+                path.unlink()
+        if self.output_dir.exists() and not is_empty(self.output_dir):
+            if not (self.output_dir / RUN).is_file():  # of an earlier version: marked, so that its remains can be told
+                write_json(self.output_dir / RUN, WRITTEN_BY)
+            os.rename(self.output_dir, self._replaced)
         os.rename(self.path, self.output_dir)
-        shutil.rmtree(replaced, ignore_errors=True)
-        (self.output_dir / RUN).unlink()
+        synchronise(self.output_dir.parent)
+        if self._replaced.exists():
+            remove_stage(self._replaced)
 
     def _manifest(self) -> dict:
-        content = self._identity()
-        content["outputs"] = {
-            str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in self._output_files()
+        files = self._output_files()
+        outputs = {
+            str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
         }
-        inputs = {name: described | self._relative(described) for name, described in self.inputs.items()}
+        content = self._identity() | {"inputs": {name: self._described(name) for name in self.inputs}, "outputs": outputs}
         return content | {
-            "inputs": inputs,
-            "digest": json_sha256(content),
+            "digest": manifest_digest(content),
             "item_map": self.item_map,
             "seed": self.seed,
             "command": command_line(),
@@ -229,15 +269,27 @@ class Stage:
             "resumed": self.resumed,
         }
 
-    def _output_files(self) -> list[Path]:
-        """Every file but the training checkpoints and TensorBoard logs, which a user may delete."""
-        files = (path for path in sorted(self.path.rglob("*")) if path.is_file() and path.name not in (RUN, MANIFEST))
-        return [path for path in files if not path.relative_to(self.path).parts[0].startswith(("checkpoint-", "runs"))]
+    def _described(self, name: str) -> dict:
+        described = {key: value for key, value in self.inputs[name].items() if key != "path"}
+        return described | (described_place(described["directory"], self.output_dir) if "directory" in described else {})
 
-    def _relative(self, described: dict) -> dict:
-        if "directory" not in described:
-            return {}
-        return {"directory": os.path.relpath(described["directory"], self.output_dir)}
+    def _output_files(self) -> list[Path]:
+        """What this process wrote, but for checkpoints and logs, which a user may delete, and what other programs hide here."""
+        files = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
+        tops = {path: path.relative_to(self.path).parts[0] for path in files}
+        return [
+            path
+            for path in files
+            if tops[path] not in (RUN, MANIFEST) and not tops[path].startswith((*KEPT, ".")) and not path.name.startswith(".")
+        ]
+
+
+def _identity_in(recorded: dict) -> dict:
+    """The identity that a manifest or a marker records."""
+    identity = {name: recorded.get(name) for name in ("stage", "schema_version", "config")}
+    inputs = recorded.get("inputs", {}).items()
+    digests = {name: entry.get("digest") if isinstance(entry, dict) else entry for name, entry in inputs}
+    return identity | {"inputs": digests}
 
 
 def first_difference(recorded, current, key: str = "") -> tuple[str, object, object] | None:
@@ -249,34 +301,3 @@ def first_difference(recorded, current, key: str = "") -> tuple[str, object, obj
                 return inner
         return None
     return None if recorded == current else (key, recorded, current)
-
-
-def input_directory(stage_directory: str | Path, name: str) -> Path:
-    """Where the manifest of a finished stage says that its input `name` lies."""
-    described = read_manifest(stage_directory)["inputs"][name]
-    return Path(os.path.normpath(Path(stage_directory) / described["directory"]))
-
-
-def command_line() -> str:
-    """The command that runs now, as it can be typed in the directory where it was."""
-    script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "-"
-    return shlex.join(["python", script, *sys.argv[1:]])
-
-
-def git_state() -> dict:
-    """Commit and dirty flag of the code that runs; nulls outside a git checkout."""
-
-    def ask(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        except (FileNotFoundError, subprocess.CalledProcessError):
-            return None
-
-    status = ask("status", "--porcelain", "--untracked-files=no")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
-
-
-def library_versions() -> dict:
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"python": platform.python_version()} | versions

@@ -1,7 +1,84 @@
-"""What can go wrong from outside, as one line for the user."""
+"""What can go wrong from outside, as one line for the user; what is wrong with the program stays a traceback."""
 
 from __future__ import annotations
+
+import errno
+import os
+import sys
+
+LONGEST = 400  # characters of a message: two lines of a wide terminal
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that says what and where."""
+
+
+# What the system says of a file, and what to do about it.
+SYSTEM = {
+    errno.ENOSPC: "no space is left on its disk; make room and start again",
+    errno.EDQUOT: "your disk quota is used up; make room and start again",
+    errno.EFBIG: "the file would be larger than this system allows (ulimit -f)",
+    errno.EACCES: "no permission; check who owns it, or choose another place",
+    errno.EPERM: "no permission; check who owns it, or choose another place",
+    errno.EROFS: "its file system is read-only; choose another place",
+    errno.ENOENT: "no such file or directory",
+    errno.EEXIST: "is there already",
+    errno.ENOTDIR: "a part of this path is a file, not a directory",
+    errno.EISDIR: "a directory, not a file",
+    errno.ENOTEMPTY: "was filled by somebody else meanwhile; start again",
+    errno.ENAMETOOLONG: "the name is too long for its file system",
+    errno.ELOOP: "symbolic links lead in a circle",
+    errno.EBUSY: "in use by the system, as a mount point is; choose a directory below it",
+    errno.EXDEV: "lies on two file systems; choose a directory below it",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.EIO: "the disk reports an error",
+    errno.ENOMEM: "not enough memory",
+    errno.ENOSYS: "its file system cannot lock files; choose another place",
+    errno.ENOLCK: "its file system cannot lock files; choose another place",
+}
+NO_MEMORY = "not enough memory; smaller batches, a shorter --max_length or fewer --num_candidates need less"
+
+
+def in_one_line(error: BaseException) -> str | None:
+    """What to tell the user of an error that the world caused: files, disks, memory, bad input. None for a bug."""
+    if isinstance(error, InputError):
+        return _presentable(str(error))
+    if isinstance(error, OSError):
+        return _presentable(of_the_system(error))
+    if isinstance(error, MemoryError) or _torch_lacks_memory(error):
+        return NO_MEMORY
+    return None
+
+
+def of_the_system(error: OSError) -> str:
+    """The file that an OSError is about and what is wrong with it."""
+    reason = SYSTEM.get(error.errno or 0) or error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+    name = error.filename2 or error.filename
+    return reason if name is None else f"{name.decode(errors='replace') if isinstance(name, bytes) else name}: {reason}"
+
+
+def _torch_lacks_memory(error: BaseException) -> bool:
+    """torch has a class for GPUs and none for the CPU; it is not imported here because not every command needs it."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _presentable(message: str) -> str:
+    """One line, no longer than it need be, without control characters (names and ids come from outside)."""
+    line = "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def tell(error: BaseException) -> int | None:
+    """Print the one line for an error that the world caused and return the exit status; None, and nothing printed, for a bug."""
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        return 141
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; the same command goes on from the last checkpoint, where its stage has any", file=sys.stderr)
+        return 130
+    line = in_one_line(error)
+    if line is None:
+        return None
+    print(f"error: {line}", file=sys.stderr)
+    return 2

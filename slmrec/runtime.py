@@ -13,22 +13,24 @@ from pathlib import Path
 
 import numpy as np
 
-from slmrec.errors import InputError
+from slmrec.errors import InputError, tell
 from slmrec.progress import LogLines, clear_line
 
 STATUS = Path("/proc/self/status")
 
 
 def run_main(main: Callable[[list[str] | None], None]) -> None:
-    """Run an entry point: an InputError becomes one line on stderr and exit status 2."""
+    """Run an entry point: what the user, files and disks cause becomes one line on stderr, a bug stays a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogLines()])
     quiet_libraries()
     try:
         main(None)
-    except InputError as error:
+    except (Exception, KeyboardInterrupt) as error:
         clear_line()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = tell(error)
+        if status is None:
+            raise
+        sys.exit(status)
 
 
 def quiet_libraries() -> None:

@@ -31,7 +31,7 @@ def test_a_finished_stage_has_its_name_and_a_manifest(tmp_path):
     run(tmp_path / "out", {"size": 3}, metrics={"MRR": 0.5}, item_map="abc", seed=7)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "manifest.json", "metrics.json", "result.txt"}
+    assert names == {"config.json", "manifest.json", "metrics.json", "result.txt", "run.json"}
     assert read_json(tmp_path / "out" / "config.json") == {"size": 3}
     assert read_json(tmp_path / "out" / "metrics.json") == {"MRR": 0.5}
     manifest = read_manifest(tmp_path / "out", "made")
@@ -124,13 +124,14 @@ def killed(directory, config, **options):
     (stage.path / "checkpoint-1").mkdir()
 
 
-def test_a_killed_run_is_resumed(tmp_path):
+def test_a_killed_run_is_resumed_from_its_checkpoints_alone(tmp_path):
     killed(tmp_path / "out", {"size": 1}, resumable=True)
     with Stage("made", tmp_path / "out", {"size": 1}, {}, resumable=True) as stage:
-        assert stage.resumed and (stage.path / "half.txt").read_text() == "half"
+        assert stage.resumed and (stage.path / "checkpoint-1").is_dir()
+        (stage.path / "whole.txt").write_text("whole")
     manifest = read_manifest(tmp_path / "out")
-    assert manifest["resumed"] and set(manifest["outputs"]) == {"config.json", "half.txt"}
-    assert not (tmp_path / "out" / "run.json").exists()
+    assert manifest["resumed"] and set(manifest["outputs"]) == {"config.json", "whole.txt"}
+    assert not (tmp_path / "out" / "half.txt").exists()
 
 
 def test_a_killed_run_that_cannot_be_resumed_starts_afresh(tmp_path):
@@ -187,7 +188,10 @@ def test_inputs_are_compared_by_content_and_not_by_place(tmp_path):
 
 def test_a_file_as_input(tmp_path):
     (tmp_path / "file").write_text("content")
-    assert file_input(tmp_path / "file") == {"file": "file", "digest": hashlib.sha256(b"content").hexdigest()}
+    expected = {"file": "file", "digest": hashlib.sha256(b"content").hexdigest(), "path": str(tmp_path / "file")}
+    assert file_input(tmp_path / "file") == expected
+    run(tmp_path / "out", inputs={"source": file_input(tmp_path / "file")})
+    assert "path" not in read_manifest(tmp_path / "out")["inputs"]["source"]
     with pytest.raises(InputError, match="nowhere: no such file"):
         file_input(tmp_path / "nowhere")
 

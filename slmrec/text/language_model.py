@@ -35,7 +35,7 @@ def read_pooling(checkpoint: str | Path) -> Pooling:
     """
     if not (Path(checkpoint) / MODULES).is_file():
         return Pooling()
-    kinds = [module["type"].split(".")[-1] for module in read_json(Path(checkpoint) / MODULES)]
+    kinds = [module["type"].split(".")[-1] for module in read_json(Path(checkpoint) / MODULES, list)]
     strange = [kind for kind in kinds if kind not in UNDERSTOOD]
     if strange:
         raise InputError(

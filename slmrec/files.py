@@ -1,0 +1,91 @@
+"""Files that survive: read with one clear error, written whole or not at all, on the disk before anything points to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slmrec.errors import InputError
+
+HASHED: dict[tuple, str] = {}  # (path, inode, size, times) -> sha256: one command opens the same directory several times
+
+
+def read_json(path: str | Path, kind: type = dict):
+    """Parse one JSON file that holds an object (or a `list`). Raises InputError when it is missing, not JSON, or something else."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not valid JSON (it is no UTF-8 text)") from None
+    except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
+        raise InputError(f"{path}: not valid JSON (nested too deeply, or a number too long)") from None
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: not a JSON {'object in braces' if kind is dict else kind.__name__}")
+    return content
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write JSON so that a killed process leaves the old file or the new one, never a part."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary name to write to; the file gets its own name when the body ends without an error."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        synchronise(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    synchronise(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `written_whole` gave this name."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk: what is renamed before that may be empty after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_to_colleagues(paths: Iterable[Path], like: Path) -> None:
+    """Give files the permissions of `like`, which was made by plain `open`: safetensors makes files that only their owner reads."""
+    mode = stat.S_IMODE(like.stat().st_mode)
+    for path in paths:
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes. A file that has not changed since this process last asked is not read again."""
+    status = os.stat(path)
+    key = (os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if key not in HASHED:
+        with open(path, "rb") as stream:
+            HASHED[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return HASHED[key]
+
+
+def json_sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
