@@ -13,10 +13,12 @@ from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
 from slmrec.artifacts import Stage, read_manifest, stage_input, write_json
 from slmrec.embeddings import save_item_embeddings
+from slmrec.files import file_sha256, read_json
 from slmrec.llm import make_backbone
 from slmrec.llm.backbone import add_lora
 from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.llm.prompt import Prompt
+from slmrec.manifest import MANIFEST, manifest_digest
 from slmrec.runtime import seed_everything
 from slmrec.training import encoder_loop
 
@@ -183,6 +185,19 @@ def _make_batch(lengths, targets="last", seed=0):
         "lengths": torch.tensor(lengths),
         "targets": torch.randint(1, NUM_ITEMS + 1, (number,), generator=random),
     }
+
+
+@pytest.fixture(scope="session")
+def reseal():
+    """reseal(directory): write the manifest of a stage anew after a test has changed its outputs."""
+
+    def seal(directory):
+        manifest = read_json(directory / MANIFEST)
+        for name, output in manifest["outputs"].items():
+            output |= {"bytes": (directory / name).stat().st_size, "sha256": file_sha256(directory / name)}
+        write_json(directory / MANIFEST, manifest | {"digest": manifest_digest(manifest)})
+
+    return seal
 
 
 @pytest.fixture(scope="session")

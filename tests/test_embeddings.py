@@ -49,7 +49,12 @@ def test_extracts_the_table_of_the_encoder(tmp_path, encoder):
     assert table.dtype == torch.float32 and torch.equal(table, model.item_matrix())
     assert table[0].abs().max() == 0
     assert read_manifest(output, "embeddings")["item_map"] == "six items"
-    assert sorted(path.name for path in output.iterdir()) == ["config.json", "item_embeddings.safetensors", "manifest.json"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "config.json",
+        "item_embeddings.safetensors",
+        "manifest.json",
+        "run.json",
+    ]
 
 
 def test_again_is_up_to_date_and_another_setting_is_refused(tmp_path, encoder, capsys):
@@ -182,9 +187,12 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         save_item_embeddings(table, tmp_path)
 
 
-def test_a_damaged_file_is_refused(tmp_path, encoder):
+def test_a_damaged_file_is_refused(tmp_path, encoder, reseal):
     output = run(tmp_path, "--encoder", encoder[0])
     path = output / "item_embeddings.safetensors"
     path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(InputError, match=r"item_embeddings\.safetensors: damaged or changed"):
+        load_item_embeddings(output)
+    reseal(output)
     with pytest.raises(InputError, match="no readable tensor 'item_embedding'"):
         load_item_embeddings(output)
