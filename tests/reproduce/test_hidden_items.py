@@ -5,8 +5,9 @@ import pytest
 
 import evaluate
 import train_sr_trad
-from reproduce import hidden_items
-from reproduce.hidden_items import draw_hidden, hidden_groups, without_items
+from reproduce import hidden_items, hide_items
+from reproduce.hidden_items import hidden_groups
+from reproduce.hide_items import draw_hidden, without_items
 from slmrec.artifacts import read_manifest
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.errors import InputError
@@ -36,16 +37,14 @@ def test_groups_by_hand():
 
 def test_from_hiding_to_a_table(tiny_data, tmp_path, capsys):
     hidden = tmp_path / "hidden"
-    hidden_items.main(["hide", "--data", str(tiny_data), "--share", "0.2", "--output_dir", str(hidden)])
+    hide_items.main(["--data", str(tiny_data), "--share", "0.2", "--output_dir", str(hidden)])
     names = json.loads((hidden / "hidden.json").read_text())["items"]
     assert len(names) == 8 and not np.isin(load_dataset(hidden).items, names).any()
     assert read_manifest(hidden)["item_map"] == read_manifest(tiny_data)["item_map"]
     model = tmp_path / "popularity"
     train_sr_trad.main(["--model", "popularity", "--data", str(hidden), "--output_dir", str(model)])
     evaluate.main(["--model", str(model), "--data", str(tiny_data), "--full_ranking", "--num_candidates", "20"])
-    hidden_items.main(
-        ["measure", "--hidden", str(hidden), "--models", str(model), "--output", str(tmp_path / "tables" / "hidden.json")]
-    )
+    hidden_items.main(["--hidden", str(hidden), "--models", str(model), "--output", str(tmp_path / "tables" / "hidden.json")])
     (entry,) = json.loads((tmp_path / "tables" / "hidden.json").read_text())["models"]
     assert sum(entry["users"].values()) == 48 and entry["metrics"]["full"]["hidden"]["HR@10"] == 0  # nobody bought them
     assert entry["metrics"]["full"]["trained"]["MRR"] > 0 and "popularity (full): hidden MRR" in capsys.readouterr().out
