@@ -1,6 +1,7 @@
 # Sourced by run_tables.sh: which runs make each experiment. DIR and SEED are those of the seed that runs now.
 
 NO_FEATURES=(--lambda_cos 0 --lambda_norm 0 --lambda_ms 0)
+TITLE_FLAGS=(--start passing --user_length 11 --item_dropout 0.1 --learning_rate 0.001)  # our choice; docs/titles.md has what was tried
 
 prepare_seed() {  # SASRec, its item embeddings and the backbone of this seed
     encoder sasrec
@@ -78,6 +79,20 @@ run_experiment() {
                 slmrec "slmrec_${NUM_LAYERS_STUDENT}_$LAYERS" "e4srec_$LAYERS"
             done
             [ -n "$GIVEN_BASE_MODEL" ] || other_widths ;;
+        text)  # beyond the paper
+            embed_titles text
+            encoder nearest --text "$RUN_DIR/text" --text_exponent 1
+            titled_sasrec text text
+            titled_sasrec shuffled text --text_control shuffled
+            titled_sasrec gaussian text --text_control gaussian
+            if [ "$DATASET" != demo ]; then  # fetches a text encoder
+                embed_titles text_minilm --encoder minilm
+                titled_sasrec minilm text_minilm
+            fi
+            python "$SLMREC/extract_emb.py" --encoder "$DIR/sasrec_text" --output_dir "$DIR/embeddings_text" "${OVERWRITE[@]}"
+            LLM+=(--embeddings "$DIR/embeddings_text" --guide "$DIR/sasrec_text" "${TITLE_FLAGS[@]}")
+            e4srec "$NUM_LAYERS_TEACHER" _text
+            slmrec slmrec_4_8_text "e4srec_${NUM_LAYERS_TEACHER}_text" ;;
         efficiency)
             [ "$SEED" = 0 ] || return 0  # measured once
             [ -f "$DIR/efficiency.json" ] ||
@@ -93,6 +108,15 @@ other_encoders() {  # other_encoders [FLAGS]: every conventional model but SASRe
         [ "$model" = sasrec ] || encoder "$model" "$@"
     done
     for model in popularity markov; do encoder "$model"; done
+}
+
+embed_titles() {  # embed_titles NAME [FLAGS]: once for all seeds
+    python "$SLMREC/embed_titles.py" --data "$RUN_DIR/data" --output_dir "$RUN_DIR/$1" "${@:2}" "${OVERWRITE[@]}"
+}
+
+titled_sasrec() {  # titled_sasrec SUFFIX TEXT [FLAGS]: SASRec whose item table starts from text vectors
+    train_encoder sasrec "$DIR/sasrec_$1" --text "$RUN_DIR/$2" "${@:3}" --seed "$SEED"
+    evaluate "sasrec_$1"
 }
 
 other_widths() {  # teachers of half and of double width; the student compares its states after a learned map

@@ -15,6 +15,7 @@
 #   teacher-size     -              one student, teachers of other depths and widths
 #   kd-kinds         -              logits, attention and contrastive distillation instead of feature alignment
 #   cold             -              the models of main by history length and target popularity
+#   text             -              SASRec from titles and controls, E4SRec and SLMRec on the table that knows titles
 #   layers           -              block influence and CKA of the teacher's layers
 #   efficiency       Tables 5, 7, 8 the benchmark (FLAGS go to python -m reproduce.efficiency)
 #   stats            Table 1        counts of the data set
@@ -37,7 +38,7 @@ render() {  # render RUNS_DIR [TABLE]: everything below it; shows one table
 
 EXPERIMENT="${1:-}"
 case "$EXPERIMENT" in
-    main | encoders | depth-infer | depth-train | ablation | blocks | online | student-size | teacher-size | kd-kinds | cold | layers | efficiency | stats) ;;
+    main | encoders | depth-infer | depth-train | ablation | blocks | online | student-size | teacher-size | kd-kinds | cold | text | layers | efficiency | stats) ;;
     theory) python -m reproduce.theory --output runs/tables/theory.json; render runs theory; exit ;;
     hyper-parameters) render runs hyperparameters; exit ;;
     --render)

@@ -18,6 +18,9 @@ from slmrec.evaluation.metrics import METRICS
 
 ORDER = {"encoder": 0, "finetune": 1, "distill": 2}
 
+# Of a model that was given texts, by the control that stood in their place; models from before there were texts have none
+TEXT_LABELS = {None: "", "none": " from titles", "shuffled": " from shuffled titles", "gaussian": " from noise"}
+
 
 @dataclass
 class Row:
@@ -41,7 +44,7 @@ def display_name(directory: Path) -> str:
     if manifest["stage"] == "distill":
         teacher = read_json(input_directory(directory, "teacher") / "recommender.json")
         return f"SLMRec_{config['num_layers']}<-{teacher['num_layers']}"
-    return ENCODER_LABELS[config["model"]]
+    return ENCODER_LABELS[config["model"]] + TEXT_LABELS[config.get("text", {}).get("text_control")]
 
 
 def read_row(directory: Path) -> Row:

@@ -151,6 +151,17 @@ KD_KINDS = [  # the weights are our choice
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
+TITLES = [  # TF-IDF unless said; the models that read embeddings are guided by SASRec from titles, whose table they read
+    Model("nearest", "Nearest title, nothing trained", "encoder", flags="--model nearest --text_exponent 1"),
+    Model("sasrec", "SASRec", "encoder"),
+    Model("sasrec_shuffled", "SASRec from shuffled titles", "encoder", flags="--text_control shuffled"),
+    Model("sasrec_gaussian", "SASRec from noise", "encoder", flags="--text_control gaussian"),
+    Model("sasrec_text", "SASRec from titles", "encoder"),
+    Model("sasrec_minilm", "SASRec from titles (MiniLM)", "encoder", optional=True),
+    Model("duorec_text", "DuoRec from titles", "encoder", flags="--model duorec", optional=True),
+    Model("e4srec_8_text", "E4SRec_8 on it, guided", "finetune", 8, optional=True),
+    Model("slmrec_4_8_text", "SLMRec_4<-8 on it, guided", "distill", 4, "e4srec_8_text", optional=True),
+]
 
 
 def main_models(backbone: Backbone) -> list[Model]:
@@ -285,6 +296,17 @@ EXPERIMENTS = {
         "main's models by history and popularity of the target",
         "cold",
         models=main_models,
+    ),
+    "text": Experiment(
+        "Titles, beyond the paper",
+        "-",
+        "SASRec from titles and from controls, the nearest title, E4SRec and SLMRec on the table that knows titles",
+        models=TITLES,
+        pairs=[
+            *against("sasrec", [model for model in TITLES if model.name != "nearest"]),
+            *against("sasrec_text", [model for model in TITLES if model.name not in ("nearest", "sasrec")]),
+        ],
+        reference="sasrec",
     ),
     "efficiency": Experiment(
         "Efficiency (Tables 5, 7 and 8)",

@@ -83,3 +83,14 @@ def test_large_files_are_refused(run_dir, tmp_path_factory):
     (run_dir / "data" / "stats.json").write_text(" " * (collect.LARGEST + 1))
     with pytest.raises(InputError, match="too many"):
         collect.collect(run_dir, tmp_path_factory.mktemp("results"))
+
+
+def test_a_model_that_was_given_texts_says_so(tmp_path):
+    for control, label in (("none", "SASRec from titles"), ("shuffled", "SASRec from shuffled titles")):
+        config = {"model": "sasrec", "text": {"text_use": "start", "text_control": control}}
+        with Stage("encoder", tmp_path / control, config, {}):
+            pass
+        assert comparison.display_name(tmp_path / control) == label
+    with Stage("encoder", tmp_path / "plain", {"model": "sasrec"}, {}):
+        pass
+    assert comparison.display_name(tmp_path / "plain") == "SASRec"
