@@ -5,18 +5,24 @@ python -m reproduce.comparison --run_dir runs/demo
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reproduce.experiments import ENCODER_LABELS
 from reproduce.summary import RANKINGS
-from reproduce.table import markdown_rows, write_csv
+from reproduce.table import markdown_rows, to_text, write_csv
+from slmrec import progress
 from slmrec.artifacts import input_directory, read_json, read_manifest
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import METRICS
 
+ROOT = Path(__file__).resolve().parent.parent
 ORDER = {"encoder": 0, "finetune": 1, "distill": 2}
+SYNTHETIC_NOTE = "Synthetic data: these numbers say that the pipeline works, nothing about the method."
 
 # Of a model that was given texts, by the control that stood in their place; models from before there were texts have none
 TEXT_LABELS = {None: "", "none": " from titles", "shuffled": " from shuffled titles", "gaussian": " from noise"}
@@ -74,9 +80,9 @@ def evaluated_models(run_dir: Path) -> list[Path]:
     return sorted((path.parent for path in run_dir.glob("*/evaluation-test") if path.is_dir()), key=order)
 
 
-def render(rows: list[Row]) -> str:
-    """A Markdown table of each ranking that every model has, metrics in percent, with a note where the data are synthetic."""
-    lines = ["Synthetic data: these numbers say that the pipeline works, nothing about the method.", ""] * rows[0].synthetic
+def tables(rows: list[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, header, cells) of each ranking that every model has; metrics in percent."""
+    found = []
     for ranking, title in RANKINGS.items():
         if all(ranking in row.metrics for row in rows):
             cells = [
@@ -88,9 +94,43 @@ def render(rows: list[Row]) -> str:
                 ]
                 for row in rows
             ]
-            lines += [f"Ranked among {title.format(**rows[0].metrics[ranking])}, percent:", ""]
-            lines += [*markdown_rows(["Model", *METRICS, "Parameters", "Training seconds"], cells), ""]
+            header = ["Model", *METRICS, "Parameters", "Training seconds"]
+            found.append((f"Ranked among {title.format(**rows[0].metrics[ranking])}, percent:", header, cells))
+    return found
+
+
+def render(rows: list[Row]) -> str:
+    """A Markdown table of each ranking, with a note where the data are synthetic."""
+    lines = [SYNTHETIC_NOTE, ""] * rows[0].synthetic
+    for title, header, cells in tables(rows):
+        lines += [title, "", *markdown_rows(header, cells), ""]
     return "\n".join(lines)
+
+
+def for_the_terminal(rows: list[Row], run_dir: Path) -> str:
+    """The same tables in columns, what to keep in mind when reading them, and what can be done next."""
+    lines = [f"\n{title}\n\n{to_text(header, cells)}" for title, header, cells in tables(rows)]
+    lines += ["", SYNTHETIC_NOTE] * rows[0].synthetic
+    sampled = rows[0].metrics.get("sampled", {})
+    if sampled.get("small_catalogue"):
+        lines += ["", f"A small catalogue: users have as few as {sampled['candidates']} candidates; metrics are easier to reach."]
+    return "\n".join([*lines, "", *next_commands(run_dir), ""])
+
+
+def next_commands(run_dir: Path) -> list[str]:
+    """What can be typed next; the model is the student, where there is one."""
+    model, where = shlex.quote(str(evaluated_models(run_dir)[-1])), shlex.quote(str(run_dir))
+    commands = {
+        f"python recommend.py --model {model} --users all --output recommendations.csv": "the ten best items of each user",
+        f"python serve.py --model {model}": "a page to try it (first: pip install -r requirements-serve.txt)",
+        f"tensorboard --logdir {where}": "how the training went",
+        f"bash run_tables.sh main {shlex.quote(run_dir.name)}": "the same table with all conventional recommenders",
+    }
+    width = max(map(len, commands))
+    lines = [f"  {command.ljust(width)}  # {what}" for command, what in commands.items()]
+    own = ROOT / ".venv"  # made by setup_env.sh, and not active in the user's shell
+    activate = [f"  source {shlex.quote(os.path.relpath(own))}/bin/activate"]
+    return ["Next:", *(activate if Path(sys.prefix) == own else []), *lines]
 
 
 def records(rows: list[Row]) -> list[dict[str, object]]:
@@ -120,8 +160,7 @@ def main(argv: list[str] | None = None) -> None:
     text = render(rows)
     (run_dir / "comparison.md").write_text(text, encoding="utf-8")
     write_csv(run_dir / "comparison.csv", records(rows))
-    print(text)
-    print(f"Written to {run_dir / 'comparison.md'} and {run_dir / 'comparison.csv'}")
+    progress.say(for_the_terminal(rows, run_dir))
 
 
 if __name__ == "__main__":

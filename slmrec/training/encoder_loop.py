@@ -21,9 +21,10 @@ from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder, ItemLoss
 from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.errors import InputError
+from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.progress import Counter, say, track
-from slmrec.training.run_log import METRICS, RunLog
+from slmrec.training.run_log import RunLog
 
 CHECKPOINT = "checkpoint.pt"
 NO_TERMS = {"epoch", "loss", "valid_MRR", "train_seconds", "valid_seconds"}  # the rest of a history entry are terms of the loss

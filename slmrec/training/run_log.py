@@ -13,8 +13,6 @@ from typing import Any, Self
 
 from slmrec.progress import speaks
 
-METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
-
 
 class RunLog:
     """Use it in a `with` block.

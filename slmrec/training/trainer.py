@@ -19,7 +19,7 @@ from slmrec.llm.ellmrec import EllmModel
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.run_log import METRICS, RunLog
+from slmrec.training.run_log import RunLog
 
 Objective = Callable[[EllmModel, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its terms: what of the Trainer's log lines is a curve

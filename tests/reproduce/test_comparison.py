@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -56,11 +57,21 @@ def test_table_by_hand(run_dir, capsys):
     assert "| E4SRec_8 | 10.00 | 20.00 | 30.00 | 15.00 | 25.00 | 12.50 | 2,000 | 80 |" in text.splitlines()
     assert text.startswith("Synthetic data:") and "1 + 999 candidates" in text
     assert "all 1204 items" not in text  # not every model has it
-    assert text in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(r"^E4SRec_8 +10\.00 +20\.00 +30\.00 +15\.00 +25\.00 +12\.50 +2,000 +80$", printed, re.MULTILINE)
+    assert f"python recommend.py --model {run_dir / 'student'} --users all" in printed
+    assert "small catalogue" not in printed
     with open(run_dir / "comparison.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["model"], row["ranking"]) for row in rows][-1] == ("SLMRec_4<-8", "full")
     assert {row["synthetic"] for row in rows} == {"True"}
+
+
+def test_a_small_catalogue_is_told_once(run_dir, capsys):
+    rows = [comparison.read_row(directory) for directory in comparison.evaluated_models(run_dir)]
+    for row in rows:
+        row.metrics["sampled"] |= {"small_catalogue": True, "candidates": 322}
+    assert comparison.for_the_terminal(rows, run_dir).count("as few as 322 candidates") == 1
 
 
 def test_a_run_without_evaluations_is_an_input_error(tmp_path):

@@ -11,8 +11,9 @@ import train_sr_trad
 from slmrec import checks
 from slmrec.encoders.arguments import TrainEncoderArguments
 from slmrec.errors import InputError
+from slmrec.evaluation.metrics import METRICS
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.run_log import METRICS, RunLog
+from slmrec.training.run_log import RunLog
 
 SASREC = "--hidden_size 8 --num_layers 1 --num_epochs 2 --batch_size 16 --device cpu"  # 48 users: 3 steps an epoch
 
