@@ -98,6 +98,11 @@ def test_the_shell_scripts_pass_flags_that_exist(script):
     assert set(passed) <= known_flags(["bash", script])
 
 
+def test_the_readme_leads_to_every_page():
+    linked = {link for page, link in LINKS if page == README.name}
+    assert {f"docs/{page.name}" for page in PAGES if page != README} <= linked
+
+
 @pytest.mark.parametrize("path,table", marked("results"))
 def test_result_tables_are_the_committed_ones(path, table):
     assert table.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
