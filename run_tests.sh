@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# Makes the environment, then runs the tests. Arguments go to pytest: bash run_tests.sh tests/distillation -k cosine
+# Makes the environment, then checks the code and runs the tests. Arguments go to pytest, which then runs alone:
+#     bash run_tests.sh tests/distillation -k cosine
 # Tests on the real review files look for them under $SLMREC_SHARED/data and skip, saying so, without it.
 set -euo pipefail
 cd "$(dirname "$0")"
 source setup_env.sh requirements.txt requirements-test.txt
+if [ $# -eq 0 ]; then
+    python -m ruff check --quiet .
+    python -m ruff format --check --quiet .
+fi
 exec python -m pytest "$@"

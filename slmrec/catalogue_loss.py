@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 # Predictions per chunk: many make good matrix products, few keep a chunk's logits in the cache of a CPU. On two CPU cores, 12,101
-# items, d = 128, a SASRec step of 1,500 predictions took 0.29 s with 256 a chunk, 0.33 s with 192, 0.32 s with 64, and 0.43 s with
-# torch 2.13's linear_cross_entropy, whose products with the items last run at half the speed.
+# items, d = 128, a SASRec step of 1,500 predictions took 0.29 s with 256 a chunk, 0.33 s with 192, 0.32 s with 64, and 0.43 s
+# with torch 2.13's linear_cross_entropy, whose products with the items last run at half the speed.
 SMALLEST_CHUNK, LARGEST_CHUNK = 128, 256
 CHUNK_LOGITS = 2**23
 

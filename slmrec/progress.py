@@ -4,8 +4,8 @@
     [4/9] teacher e4srec_8    110/110 steps  00:29  best validation MRR 0.319 at step 100
 
 A script that starts several stages names each of them in the environment: SLMREC_STAGE="4/9 teacher e4srec_8". Without it a stage
-is named by its output directory. The moving line goes to stderr and only to a terminal; elsewhere a plain line a minute shows that
-the stage lives. Results go to stdout. Of several processes of one run only the first one speaks.
+is named by its output directory. The moving line goes to stderr and only to a terminal; elsewhere a plain line a minute shows
+that the stage lives. Results go to stdout. Of several processes of one run only the first one speaks.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def pick_device(name: str = "auto"):
 
 
 def peak_memory_mib(device) -> float:
-    """The most memory that this process has held so far, in MiB: of a CUDA device what its allocator gave, else resident memory."""
+    """The most memory this process has held so far, in MiB: of a CUDA device what its allocator gave, else resident memory."""
     import torch
 
     if device.type == "cuda":

@@ -145,10 +145,11 @@ STAGES = {
 }
 NUMBERS = [(stage, flag) for stage, (kind, _) in STAGES.items() for flag in flags_of(kind).values() if flag.kind in (int, float)]
 ANY_FINITE = {("data", "min_rating")}  # ratings may have any scale
-ZERO_IS_FINE = """seed candidates_seed weight_decay pretrain_epochs warmup_steps max_grad_norm dropout mask_probability last_mask_share
-    adam_beta1 adam_beta2 item_dropout lora_dropout attention_dropout max_malformed contrast_weight segment_weight
+ZERO_IS_FINE = """seed candidates_seed weight_decay pretrain_epochs warmup_steps max_grad_norm dropout mask_probability
+    last_mask_share adam_beta1 adam_beta2 item_dropout lora_dropout attention_dropout max_malformed contrast_weight segment_weight
     associated_attribute_weight masked_attribute_weight reconstruction_weight
-    lambda_cos lambda_norm lambda_ms lambda_logits lambda_attention lambda_contrastive lambda_guide lambda_ce text_exponent""".split()
+    lambda_cos lambda_norm lambda_ms lambda_logits lambda_attention lambda_contrastive lambda_guide lambda_ce
+    text_exponent""".split()
 
 
 @pytest.mark.parametrize("stage, flag", NUMBERS, ids=[f"{stage}-{flag.name}" for stage, flag in NUMBERS])
@@ -177,7 +178,8 @@ def test_bounds_and_choices_of_training(changes, message):
         LlmTrainingArguments(**changes)
     assert str(refused.value).startswith(message)
     with pytest.raises(InputError, match=f"--{next(iter(changes))} "):
-        finetune.main(["--data", "d", "--embeddings", "e", "--base_model", "b", "--output_dir", "o", *(f"--{name}={value}" for name, value in changes.items())])  # fmt: skip
+        given = [f"--{name}={value}" for name, value in changes.items()]
+        finetune.main(["--data", "d", "--embeddings", "e", "--base_model", "b", "--output_dir", "o", *given])
 
 
 def test_there_is_no_other_parser():

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kills import watching
 from safetensors.numpy import save_file
 
 from slmrec import artifacts
 from slmrec.artifacts import Stage, file_input, input_directory, read_manifest, stage_input
 from slmrec.errors import InputError
+from tests.kills import watching
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,8 +4,8 @@ r"""What exact encoding and distillation save, measured side by side in one run.
 
 At LLaMA-7B shape on one GPU (random weights cost the same as real ones; a smaller --micro_batch_size takes less of its memory):
 
-    python -m reproduce.efficiency --data runs/beauty/data --device cuda --precision bf16 --train_strategy lora --e4srec_layers 32 \
-        --hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --micro_batch_size 32 \
+    python -m reproduce.efficiency --data runs/beauty/data --device cuda --precision bf16 --train_strategy lora \
+        --e4srec_layers 32 --hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --micro_batch_size 32 \
         --json results/efficiency/gpu_llama7b.json
 
 Without --data the histories are invented, with --mean_length actions per user. Times are medians over turns that alternate

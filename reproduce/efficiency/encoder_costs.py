@@ -5,8 +5,8 @@
 Every model trains `steps` steps with its defaults on the same users; the models take turns, so that a slow moment of the machine
 hits all of them alike. The floor of an epoch is the FLOPs of its matrix products, convolutions and attention (counted by torch's
 FlopCounterMode; 2 for a multiplication and an addition, forward and backward), over the rate of a large square matrix product in
-the same run. Dropout, softmax, normalisation, looking up embeddings and the optimiser are not in the floor. Of the sparse products
-with MAERec's graph the entries that exist are counted.
+the same run. Dropout, softmax, normalisation, looking up embeddings and the optimiser are not in the floor. Of the sparse
+products with MAERec's graph the entries that exist are counted.
 """
 
 from __future__ import annotations

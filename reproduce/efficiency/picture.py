@@ -10,7 +10,7 @@ import numpy as np
 from reproduce.efficiency.work import RowShape
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 COLOURS = {"prompt before the items": "#9aa5b1", "padding": "#e3e7eb", "real items": "#1f77b4", "closing prompt": "#5c6b7a"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from tqdm import tqdm
@@ -46,7 +47,7 @@ def in_turn(sides: dict[str, Callable[[int], object]], repeats: int, device: tor
     with tqdm(total=len(sides) * (repeats + 1), desc=title, disable=None) as progress:
         for repeat in range(-1, repeats):
             for name in sorted(sides, key=list(sides).index, reverse=repeat % 2 == 1):
-                spent = wall_seconds(lambda: sides[name](max(repeat, 0)), device)
+                spent = wall_seconds(partial(sides[name], max(repeat, 0)), device)
                 if repeat >= 0:
                     seconds[name].append(spent)
                 progress.update()

@@ -136,7 +136,7 @@ def next_row(reader, place: Place, number: int) -> list[str] | None:
 
 
 def as_frame(rows: list[list[str | None]], names: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema={name: pl.String for name in names}, orient="row")
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
 def read_rows(paths: list[str], layout: Layout, columns: Columns, encoding: str) -> Interactions:

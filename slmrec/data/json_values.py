@@ -44,7 +44,7 @@ def parse_line(line: bytes, literals: bool) -> dict:
             record = ast.literal_eval(text.strip())
         record = {key: literal(value) for key, value in record.items()} if isinstance(record, dict) else record
     if not isinstance(record, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - a fault of the line
+        raise ValueError("not a JSON object")
     return record
 
 

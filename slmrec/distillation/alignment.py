@@ -35,7 +35,7 @@ class Alignment:
 
     def projected_layers(self, distillation: DistillationArguments) -> dict[int, int]:
         """The student's layers that learn a map to the teacher's width (--project_states), layer -> width."""
-        return {layer: self.teacher_width for layer in self.student} if distillation.project_states else {}
+        return dict.fromkeys(self.student, self.teacher_width) if distillation.project_states else {}
 
 
 def align(distillation: DistillationArguments, student: EllmArguments, inputs: EllmInputs) -> Alignment:

@@ -60,7 +60,7 @@ FOLDER is this directory, HISTORY a list of item numbers (`catalogue.csv` has th
 
 
 def write_folder(model: EllmRecommender, catalogue_source: Path, directory: Path) -> None:
-    """The decoder as a plain Hugging Face checkpoint, with the linear maps folded into two item tables and one matrix beside it."""
+    """The decoder as a plain Hugging Face checkpoint, the linear maps folded into two item tables and one matrix beside it."""
     decoder = plain_backbone(model.backbone)
     decoder.save_pretrained(directory)
     with torch.no_grad():

@@ -15,7 +15,7 @@ class EllmArguments:
 
     base_model: str = field(
         metadata={
-            "help": "LLaMA-family checkpoint: a directory, a GGUF file, smollm2-135m, or a hub name such as meta-llama/Llama-2-7b-hf"
+            "help": "LLaMA-family checkpoint: directory, GGUF file, smollm2-135m, or hub name such as meta-llama/Llama-2-7b-hf"
         }
     )
     num_layers: int = field(

@@ -38,7 +38,8 @@ def load_backbone_config(base_model: str) -> PretrainedConfig:
     if quantised:
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised.quant_method
         raise InputError(
-            f"--base_model {base_model}: its weights are quantised ({method}); give the checkpoint that they were made from, or a GGUF file"
+            f"--base_model {base_model}: its weights are quantised ({method}); give the checkpoint that they were made from, "
+            "or a GGUF file"
         )
     return config
 

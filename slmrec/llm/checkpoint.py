@@ -4,7 +4,7 @@ recommender.json            architecture: base model, layers, prompt tokens, tar
 heads.safetensors           the linear layers outside the backbone
 adapter_model.safetensors   LoRA, with adapter_config.json (peft's own format), or
 backbone/                   the whole trained backbone (Hugging Face format), for --train_strategy full
-item_embeddings.safetensors in the stage directory only, as text_vectors.safetensors, where it reads texts; checkpoint-N share them
+item_embeddings.safetensors in the stage directory only, as text_vectors.safetensors where it reads texts; checkpoint-N share it
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
 
 
 def load_heads(directory: Path) -> dict[str, torch.Tensor]:
-    """The linear layers of a saved model by name, float32: item_projection.weight [d1, d0], user_projection.weight [d0, d1] ..."""
+    """A saved model's linear layers by name, float32: item_projection.weight [d1, d0], user_projection.weight [d0, d1] ..."""
     return load_file(directory / HEADS)
 
 

@@ -66,8 +66,8 @@ class EllmRecommender(Recommender):
         supervised_layers: intermediate layers that get an adapter d1 -> d0 of their own (multiple supervision, Eq. 5).
         item_dropout: of the item vectors that enter the decoder, in training.
         projected_layers: layer -> width, layers whose states are compared with a teacher of another width after a linear map.
-        text_vectors: float32 [N + 1, d_text], frozen; what the items are called, added to what enters the decoder through a linear
-            map of their own, which starts at zero.
+        text_vectors: float32 [N + 1, d_text], frozen; what the items are called, added to what enters the decoder through a
+            linear map of their own, which starts at zero.
         train_items: the item embeddings are trained along (not in the paper).
     """
 

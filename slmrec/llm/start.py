@@ -3,8 +3,8 @@
 With random maps a pretrained decoder first has to learn what the conventional recommender already knows. The passing start
 lets an item through: with Q, orthonormal columns [d1, d0], an item e enters as c Q e; a decoder that adds nothing hands that on
 to its final norm, which divides it by its root mean square and multiplies it by its weight g; the user map Q^T / g undoes both,
-so that the user vector is e again, at the mean length of the item embeddings or another one. The score of an item is then its similarity to
-the last one in the history, and training starts from there.
+so that the user vector is e again, at the mean length of the item embeddings or another one. The score of an item is then its
+similarity to the last one in the history, and training starts from there.
 
 A student may start from its trained teacher's maps instead.
 

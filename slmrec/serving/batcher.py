@@ -65,7 +65,7 @@ class Batcher(Generic[Question, Answer]):
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():  # whoever asked may have gone
                     future.set_result(answer)
-        except Exception as error:  # noqa: BLE001 - it belongs to those who asked; the next batch must be served all the same
+        except Exception as error:  # it belongs to those who asked; the next batch must be served all the same
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

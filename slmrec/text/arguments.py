@@ -20,7 +20,7 @@ class TextArguments:
     encoder: str = field(
         default=TFIDF,
         metadata={
-            "help": "tfidf (words and word pairs, SVD; needs no download), minilm, smollm2-135m, or a checkpoint: directory or hub name"
+            "help": "tfidf (words and word pairs, SVD; no download), minilm, smollm2-135m, or a checkpoint: directory or hub name"
         },
     )
     attributes: bool = field(default=False, metadata={"help": "add an item's categories and brand to its title"})
@@ -64,7 +64,7 @@ class TextUseArguments:
         default=None,
         metadata={
             "help": "start: the item table starts from the texts; sum: ID embedding plus a learned map of the text; adapter: a "
-            "learned map of the text alone; alphafuse: text directions frozen, IDs in their null space; default: start with --text"
+            "learned map of the text; alphafuse: text directions frozen, IDs in their null space; default: start with --text"
         },
     )
     text_exponent: float | None = field(

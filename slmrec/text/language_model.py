@@ -1,4 +1,4 @@
-"""Item texts to vectors with a Hugging Face checkpoint: the mean of a layer's states, or what its sentence-transformers files say."""
+"""Item texts to vectors by a Hugging Face checkpoint: a layer's mean state, or what its sentence-transformers files say."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_peft_loads_it_by_the_lines_of_the_card(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place / "runs")
     for lines, kind in zip(code, (object, PeftModel, PeftModel), strict=True):
         names = {}
-        exec(lines.replace('"BASE"', repr(str(place / "models/base"))), names)  # noqa: S102 our own card
+        exec(lines.replace('"BASE"', repr(str(place / "models/base"))), names)
         if "decoder" in names:
             assert isinstance(names["decoder"], kind)
             torch.testing.assert_close(states(names["decoder"].eval()), expected, atol=1e-6, rtol=0)

@@ -131,7 +131,7 @@ def test_recognises_its_own_random_checkpoints(tiny_backbone, tmp_path):
     assert not written_by_this_project(str(tmp_path))
 
 
-# -- checkpoints that cannot be trained on: one line each -------------------------------------------------------------------------
+# -- checkpoints that cannot be trained on: one line each ----------------------------------------------------------------------
 
 
 def without_tokenizer(directory):

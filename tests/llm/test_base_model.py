@@ -87,7 +87,7 @@ def test_files_that_are_no_model(tiny_gguf, tmp_path):
     assert names_below(tmp_path / "models") <= {path.name for path in (tmp_path / "models").glob("*.lock")}
 
 
-# -- known names, from wheels that lie in a folder instead of the package index ---------------------------------------------------
+# -- known names, from wheels that lie in a folder instead of the package index --------------------------------------------------
 
 
 def write_wheel(folder, package, members):
@@ -162,7 +162,7 @@ def test_a_directory_of_that_name_that_is_something_else(index, tmp_path):
         local_base_model("tiny", tmp_path / "models")
 
 
-# -- the real one ------------------------------------------------------------------------------------------------------------------
+# -- the real one ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_reading_all_items_gives_each_item_in_order(make_recommender, make_batch
     batch = make_batch([3, 1], "all")
     states = reference_states(model.backbone, rows_of(model, batch, "all"), {2})[2]
     assert states.shape == (4, 32)
-    for row, (start, length) in enumerate([(0, 3), (3, 1)]):
+    for start, length in [(0, 3), (3, 1)]:
         vectors, mask, positions = one_row_by_hand(model, batch["history"][start : start + length].tolist())
         expected = layer_outputs(model.backbone, inputs_embeds=vectors, attention_mask=mask, position_ids=positions)[-1][0]
         torch.testing.assert_close(states[start : start + length], expected[92 - length :], atol=1e-5, rtol=0)
@@ -120,7 +120,9 @@ def assert_same_states_and_gradients(model, batch):
     actual, gradients = states_and_gradients(model, batch, "exact")
     assert expected.keys() == actual.keys()
     for name in expected:
-        torch.testing.assert_close(actual[name], expected[name], atol=1e-5, rtol=1e-5, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(
+            actual[name], expected[name], atol=1e-5, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
     assert expected_gradients.keys() == gradients.keys()
     for name, expected_gradient in expected_gradients.items():
         norm = expected_gradient.norm()

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from test_tables import a_run, model_summary
 
 from reproduce import report, tables
 from reproduce.experiments import (
@@ -28,6 +27,7 @@ from slmrec.artifacts import write_json
 from slmrec.encoders import registry
 from slmrec.encoders.registry import TRAINED
 from slmrec.evaluation.metrics import METRICS
+from tests.reproduce.test_tables import a_run, model_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL, SMOLLM, LLAMA = Backbone(8), Backbone(30, random=False), Backbone(32, random=False)

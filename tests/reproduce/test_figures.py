@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from test_tables import a_run, cold_summary, depth_infer_summary, layers_summary, model_summary, stats_summary
 
 from reproduce import figures
 from reproduce.experiments import EXPERIMENTS
+from tests.reproduce.test_tables import a_run, cold_summary, depth_infer_summary, layers_summary, model_summary, stats_summary
 
 
 def text(picture, directory):

@@ -8,7 +8,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from test_tables import (
+
+from reproduce import report
+from reproduce.table import NONE, Cell, Table
+from slmrec.errors import InputError
+from tests.reproduce.test_tables import (
     COMMAND,
     cold_summary,
     depth_infer_summary,
@@ -18,10 +22,6 @@ from test_tables import (
     stats_summary,
     theory_summary,
 )
-
-from reproduce import report
-from reproduce.table import NONE, Cell, Table
-from slmrec.errors import InputError
 
 ONLINE = model_summary("online", "demo", synthetic=True)
 ONLINE["models"][1]["name"] = "slmrec_online"

@@ -17,10 +17,10 @@ import train_sr_trad
 from slmrec.errors import InputError
 
 pytest.importorskip("fastapi", reason="requirements-serve.txt is not installed")
-from fastapi.testclient import TestClient  # noqa: E402
+from fastapi.testclient import TestClient
 
-from slmrec.serving import app as serving  # noqa: E402
-from slmrec.serving.batcher import Batcher  # noqa: E402
+from slmrec.serving import app as serving
+from slmrec.serving.batcher import Batcher
 
 ROOT = Path(__file__).resolve().parents[2]
 

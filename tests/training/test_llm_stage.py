@@ -201,7 +201,7 @@ def test_an_interrupt_by_hand_keeps_the_checkpoints(flags, tmp_path):
 
 
 def test_a_whole_stage_prints_one_line(short, tmp_path, capfd):
-    """Nothing of what its libraries would say while they load and save weights, and no carriage return, as this is no terminal."""
+    """Nothing of what its libraries would say while they load and save weights, and no carriage return: this is no terminal."""
     verbosity = transformers_logging.get_verbosity()
     with warnings.catch_warnings():
         quiet_libraries()

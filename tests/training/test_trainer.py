@@ -89,7 +89,7 @@ def test_gradients_are_those_of_the_objective(train, tiny_data, make_recommender
     model = make_recommender(2)
     next_item_objective(model, batch)["loss"].backward()
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(gradients[name], parameter.grad, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(gradients[name], parameter.grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.fixture
