@@ -23,7 +23,7 @@ NOTE = (
 def efficiency_tables(summary: dict) -> list[Table]:
     """What the benchmark measured: speed-ups, memory, parameters, and the hours of Tables 5, 7 and 8."""
     benchmark = summary["benchmark"]
-    builders = {"encoding": speed_table, "memory_mib": memory_table, "parameters": parameter_table}
+    builders = {"encoding": speed_table, "models": ratio_table, "memory_mib": memory_table, "parameters": parameter_table}
     found = [build(summary) for part, build in builders.items() if part in benchmark]
     return found + (hours_tables(summary) if "tables" in benchmark else [])
 
@@ -42,6 +42,29 @@ def speed_table(summary: dict) -> Table:
     header = ["Pass", "Side", "Seconds per batch", "Other side", "Its seconds per batch", "Speed-up", "Predicted"]
     note = f"Predicted: ratio of the arithmetic. Measured on {benchmark['environment']['device']}, {benchmark['lengths']}."
     return Table(subject(summary), "speed", header, rows, note, file="speed")
+
+
+def ratio_table(summary: dict) -> Table:
+    """Table 5 as ratios, which can be compared across machines: how many times as much E4SRec as published takes."""
+    models, parameters = summary["benchmark"]["models"], summary["benchmark"]["parameters"]
+    (cached,) = (name for name in models["train"] if name.endswith("exact, cached teacher"))
+    exact = cached.removesuffix(", cached teacher")
+    counts = {name.split("_")[0]: count for name, count in parameters.items() if "LLaMA" not in name}
+    paper = [slow / fast for slow, fast in zip(published.TABLE_5["E4SRec"], published.TABLE_5["SLMRec_4<-8"], strict=True)]
+    timed = [
+        ("Inference", paper[1], models["forward"][exact]),
+        ("Training, the teacher running along", paper[0], models["train"][exact]),
+        ("Training, the teacher's states cached", None, models["train"][cached]),
+    ]
+    rows = [[name, *(shown(value, ".1f") for value in (theirs, one["speedup"], one["predicted"]))] for name, theirs, one in timed]
+    for name, theirs, key in (
+        ("Trained parameters", paper[2], "trained_parameters"),
+        ("Parameters at inference", paper[3], "parameters"),
+    ):
+        rows.append([name, *(shown(value, ".1f") for value in (theirs, counts["E4SRec"][key] / counts["SLMRec"][key], None))])
+    header = [f"{models['baseline']} over {exact}", "paper (E4SRec_32)", "Measured here", "Predicted by the token counts"]
+    note = f"Measured on {summary['benchmark']['environment']['device']}, {summary['benchmark']['lengths']}, sides in turn in one run."
+    return Table(subject(summary), "ratios of Table 5", header, rows, note, file="ratios")
 
 
 def memory_table(summary: dict) -> Table:

@@ -8,6 +8,11 @@ At LLaMA-7B shape on one GPU (random weights cost the same as real ones; a small
         --e4srec_layers 32 --hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --micro_batch_size 32 \
         --json results/efficiency/gpu_llama7b.json
 
+With --base_model the shape, weights and prompt are those of a real model, here SmolLM2 with all its 30 layers:
+
+    python -m reproduce.efficiency --data runs/beauty/data --base_model smollm2-135m --train_strategy lora --num_layers 30 \
+        --e4srec_layers 30 --micro_batch_size 16 --repeats 3 --json results/efficiency/cpu_smollm2_beauty.json
+
 Without --data the histories are invented, with --mean_length actions per user. Times are medians over turns that alternate
 between the sides. --parts precision compares float32 with bf16; --plot FILE draws tokens per row.
 """
@@ -21,7 +26,7 @@ import torch
 
 from reproduce.efficiency import paper_tables, speedups
 from reproduce.efficiency.arguments import BenchmarkArguments
-from reproduce.efficiency.cases import Case, Models
+from reproduce.efficiency.cases import Case, Models, shaped_like_base_model
 from reproduce.efficiency.environment import environment
 from reproduce.efficiency.memory import peak_memory
 from reproduce.efficiency.printout import render
@@ -30,17 +35,19 @@ from reproduce.efficiency.timing import ProcessorShare
 from reproduce.efficiency.workload import Workload, make_workload
 from slmrec.artifacts import write_json
 from slmrec.command_line import parse_arguments
+from slmrec.llm.backbone import backbone_input
 from slmrec.runtime import pick_device, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(BenchmarkArguments, argv, description=__doc__)
+    arguments = shaped_like_base_model(arguments)
     device = pick_device(arguments.device)
     workload = make_workload(arguments)
     models = Models(arguments, workload.dataset.num_items, device)
     result = headline(measure(arguments, models, workload)) | {
         "lengths": workload.label,
-        "configuration": asdict(arguments),
+        "configuration": asdict(arguments) | described_base(arguments),
         "environment": environment("reproduce.efficiency", argv, device),
     }
     print(render(result), flush=True)
@@ -77,6 +84,12 @@ def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -
     if models.device.type == "cpu":
         result["processor_share"] = share()
     return result
+
+
+def described_base(arguments: BenchmarkArguments) -> dict:
+    """A base model by its name and digest instead of its path, and without the place of the models."""
+    base = {"base_model": arguments.base_model and backbone_input(arguments.base_model)}
+    return base | {"models_dir": Path(arguments.models_dir).name}
 
 
 def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:

@@ -25,9 +25,19 @@ class BenchmarkArguments:
             "help": "encoding (reference against exact), models (E4SRec against SLMRec), shares of time, memory, precision"
         },
     )
+    base_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "measure its shape, weights and prompt (a directory, GGUF file or known name) instead of an invented one's"
+        },
+    )
+    models_dir: str = field(
+        default="models", metadata={"help": "where checkpoints made from GGUF files and known names are kept"}
+    )
     hidden_size: int = field(default=256, metadata={"help": "width of the decoder (LLaMA-7B: 4096)"})
     intermediate_size: int | None = field(default=None, metadata={"help": "of its MLP; default: 2.6875 times (LLaMA-7B: 11008)"})
     num_heads: int = field(default=4, metadata={"help": "attention heads (LLaMA-7B: 32)"})
+    num_key_value_heads: int | None = field(default=None, metadata={"help": "of keys and values; default: as many as heads"})
     vocab_size: int = field(default=170, metadata={"help": "token embeddings (LLaMA-7B: 32000)"})
     num_layers: int = field(default=8, metadata={"help": "decoder layers where reference and exact encoding are compared"})
     e4srec_layers: int = field(default=8, metadata={"help": "l of E4SRec_l (paper: 32)"})
@@ -61,6 +71,8 @@ class BenchmarkArguments:
             self.train_batch_size = self.infer_batch_size = self.batch_size
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_heads
         if self.hidden_size % (2 * self.num_heads):
             raise InputError(
                 f"--hidden_size {self.hidden_size}: rotary heads need an even share for each of {self.num_heads} heads"

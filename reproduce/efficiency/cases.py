@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from transformers import AutoModel, LlamaConfig
@@ -15,9 +16,10 @@ from slmrec.distillation.alignment import block_ends
 from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
-from slmrec.llm.backbone import add_lora
+from slmrec.llm.backbone import add_lora, load_backbone, load_backbone_config
+from slmrec.llm.base_model import local_base_model
 from slmrec.llm.ellmrec import EllmRecommender, next_item_objective
-from slmrec.llm.prompt import Prompt
+from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
 
 BEFORE, AFTER = 62, 7  # prompt tokens with LLaMA's tokenizer; which ones they are does not matter to the cost
 EMBEDDING_SIZE = 128  # d0 (paper, Section 5.1)
@@ -69,11 +71,13 @@ class Models:
     @property
     def layer_shape(self) -> LayerShape:
         lora_r = self.arguments.lora_r if self.arguments.train_strategy == "lora" else 0
-        return LayerShape(self.arguments.hidden_size, self.arguments.intermediate_size, lora_r)
+        share = self.arguments.num_key_value_heads / self.arguments.num_heads
+        return LayerShape(self.arguments.hidden_size, self.arguments.intermediate_size, lora_r, share)
 
     @property
     def row_shape(self) -> RowShape:
-        return RowShape(BEFORE, AFTER, self.arguments.max_length)
+        prompt = benchmark_prompt(self.arguments)
+        return RowShape(len(prompt.before), len(prompt.after), self.arguments.max_length)
 
     def recommender(self, layers: int, precision: str | None = None, distilled: bool = False, role: str = "") -> EllmRecommender:
         """A model of so many layers; a distilled one has the adapters of Eq. 5. `role` keeps apart what must not be shared."""
@@ -177,22 +181,60 @@ def autocast(model: EllmRecommender, precision: str) -> torch.autocast:
 def build_recommender(
     arguments: BenchmarkArguments, layers: int, num_items: int, device: torch.device | str, precision: str, supervised=()
 ) -> EllmRecommender:
-    """An E-LLMRec of the shape in `arguments`, made on the device itself. Frozen weights are in the precision's dtype."""
-    config = LlamaConfig(
+    """An E-LLMRec of the shape in `arguments`, with the weights of its base model, where it has one, or random ones.
+
+    Random ones are made on the device itself. Frozen weights are in the precision's dtype.
+    """
+    frozen = arguments.train_strategy == "lora"
+    dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
+    torch.manual_seed(arguments.seed)
+    with torch.device(device):
+        if arguments.base_model:
+            backbone = load_backbone(arguments.base_model, layers, dtype)
+        else:
+            backbone = AutoModel.from_config(invented_config(arguments, layers), dtype=dtype, attn_implementation="sdpa")
+        if frozen:
+            backbone = add_lora(backbone, arguments.lora_r, arguments.lora_r, 0.05, LORA_TARGETS)
+        table, prompt = torch.randn(num_items + 1, EMBEDDING_SIZE), benchmark_prompt(arguments)
+        model = EllmRecommender(backbone, table, prompt, max_length=arguments.max_length, supervised_layers=tuple(supervised))
+    return model.to(device)
+
+
+def invented_config(arguments: BenchmarkArguments, layers: int) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=arguments.vocab_size,
         hidden_size=arguments.hidden_size,
         intermediate_size=arguments.intermediate_size,
         num_hidden_layers=layers,
         num_attention_heads=arguments.num_heads,
+        num_key_value_heads=arguments.num_key_value_heads,
     )
-    frozen = arguments.train_strategy == "lora"
-    dtype = torch.bfloat16 if frozen and precision == "bf16" else torch.float32
-    torch.manual_seed(arguments.seed)
-    with torch.device(device):
-        backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
-        if frozen:
-            backbone = add_lora(backbone, arguments.lora_r, arguments.lora_r, 0.05, LORA_TARGETS)
-        prompt = Prompt(*(tuple(i % arguments.vocab_size for i in range(tokens)) for tokens in (BEFORE, AFTER)))
-        table = torch.randn(num_items + 1, EMBEDDING_SIZE)
-        model = EllmRecommender(backbone, table, prompt, max_length=arguments.max_length, supervised_layers=tuple(supervised))
-    return model.to(device)
+
+
+def shaped_like_base_model(arguments: BenchmarkArguments) -> BenchmarkArguments:
+    """The arguments with the sizes of their base model, which is made ready; as they are where there is none."""
+    if arguments.base_model is None:
+        return arguments
+    directory = local_base_model(arguments.base_model, arguments.models_dir)
+    config = load_backbone_config(directory)
+    return replace(
+        arguments,
+        base_model=directory,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        vocab_size=config.vocab_size,
+    )
+
+
+@cache
+def real_prompt(base_model: str) -> Prompt:
+    return tokenize_prompt(load_tokenizer(base_model), "last")
+
+
+def benchmark_prompt(arguments: BenchmarkArguments) -> Prompt:
+    """The base model's own tokens, or as many as LLaMA's tokenizer gives."""
+    if arguments.base_model:
+        return real_prompt(arguments.base_model)
+    return Prompt(*(tuple(i % arguments.vocab_size for i in range(tokens)) for tokens in (BEFORE, AFTER)))

@@ -27,6 +27,7 @@ HOUR = 3600.0
 EXTRAPOLATED = "extrapolated from this machine's seconds per row to the users, items and mean lengths of Table 1"
 CONVENTIONAL = {"sasrec": "SASRec", "maerec": "MAERec"}
 LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_heads": 32, "vocab_size": 32000, "train_strategy": "lora"}
+LLAMA_7B |= {"num_key_value_heads": 32, "base_model": None}
 
 Table = dict[str, dict]
 

@@ -51,6 +51,8 @@ def compare_models(models: Models, workload: Workload, repeats: int) -> dict:
         seconds = time_cases(models, cases, batches, repeats, f"models: {mode}")
         flops = {name: _flops(models, case, batches) for name, case in cases.items()}
         result[mode] = {name: _speedup(seconds, flops, base, name) for name in cases if name != base}
+        if mode == "forward":
+            result["max_abs_diff"] = largest_difference(models, batches[0], layers)
         for name, entry in result[mode].items():
             entry["utilisation"] = _utilisation(models, cases[name], batches, seconds[name], ceiling)
     return result
@@ -80,9 +82,9 @@ def parameters(models: Models) -> dict:
     return {name: count_parameters(models.recommender(layers).backbone) for name, layers in depths.items()}
 
 
-def largest_difference(models: Models, batch: Batch) -> float:
-    """Largest absolute difference between the user vectors of the two encodings."""
-    layers = models.arguments.num_layers
+def largest_difference(models: Models, batch: Batch, layers: int | None = None) -> float:
+    """Largest absolute difference between the user vectors of the two encodings, by default of the model where they are compared."""
+    layers = layers or models.arguments.num_layers
     vectors = [models.step(Case(layers, encoding, "forward"))(batch) for encoding in ("reference", "exact")]
     return float((vectors[0] - vectors[1]).abs().max())
 

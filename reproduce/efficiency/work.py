@@ -16,16 +16,20 @@ from slmrec.packing import pack_rows
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A decoder layer: d = hidden, f = intermediate, as many key as query heads; `lora_r` on gate, up and down (0 without)."""
+    """A decoder layer: d = hidden, f = intermediate; `lora_r` on gate, up and down (0 without).
+
+    `key_share` is the number of key heads over that of query heads: 1, or less with grouped queries.
+    """
 
     hidden: int
     intermediate: int
     lora_r: int = 0
+    key_share: float = 1.0
 
     @property
-    def key_value(self) -> int:
+    def key_value(self) -> float:
         """FLOPs per token of the k and v projections."""
-        return 2 * 2 * self.hidden**2
+        return 2 * 2 * self.hidden**2 * self.key_share
 
     @property
     def others(self) -> int:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaModel
 
 from reproduce.efficiency import __main__ as benchmark
 from reproduce.efficiency import paper_tables, speedups, timing, work
@@ -22,6 +23,7 @@ from reproduce.published import TABLE_1, TABLE_5, TABLE_7
 from slmrec.data.dataset import load_dataset
 from slmrec.distillation.teacher import FrozenTeacher
 from slmrec.errors import InputError
+from slmrec.llm.make_backbone import train_tokenizer
 
 CPU = torch.device("cpu")
 TINY = BenchmarkArguments(
@@ -303,3 +305,31 @@ def test_a_plot_alone(tmp_path, capsys):
 def test_bad_input(changes, message):
     with pytest.raises(InputError, match=message):
         benchmark.main(flags(**changes))
+
+
+def test_a_real_base_model_gives_shape_weights_and_prompt(tmp_path):
+    """Grouped queries, and a prompt that its own tokenizer makes: the tokens that the hooks see are those that are counted."""
+    base = tmp_path / "base"
+    config = LlamaConfig(vocab_size=170, hidden_size=32, intermediate_size=40, num_hidden_layers=4, num_attention_heads=4)
+    config.num_key_value_heads = 2
+    LlamaModel(config).save_pretrained(base)
+    train_tokenizer().save_pretrained(base)
+    file = tmp_path / "result.json"
+    changes = {"base_model": base, "train_strategy": "lora", "num_layers": 4, "e4srec_layers": 4, "repeats": 1}
+    benchmark.main(flags(parts=["encoding", "models"], json=file, **changes))
+    result = json.loads(file.read_text())
+    assert result["max_abs_diff"] < 1e-5 and result["models"]["max_abs_diff"] < 1e-5
+    assert result["encoding"]["tokens"]["reference_first_layer_per_row"] == 99
+    assert (
+        result["configuration"]["base_model"]["base_model"] == "base"
+        and len(result["configuration"]["base_model"]["digest"]) == 64
+    )
+    assert (result["configuration"]["intermediate_size"], result["configuration"]["num_key_value_heads"]) == (40, 2)
+    weights = 4 * (32 * 32 * 2 + 2 * 32 * 16 + 3 * 32 * 40 + 2 * 32) + 170 * 32 + 32
+    adapters = 4 * 3 * 16 * (32 + 40)
+    assert result["parameters"]["E4SRec_4"] == {"parameters": weights + adapters, "trained_parameters": adapters}
+
+
+def test_work_of_grouped_queries():
+    """By hand, d = 4 with half as many key heads: k and v are 4 x 2 each."""
+    assert work.LayerShape(hidden=4, intermediate=6, key_share=0.5).key_value == 2 * (4 * 2) * 2
