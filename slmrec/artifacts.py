@@ -61,8 +61,8 @@ class Stage:
     `file_input(...)`. A finished directory with the same configuration and inputs is up to date; another run's is an InputError
     that names the differing key, or, with `overwrite`, is replaced once this run is whole. After a kill, `resumable` stages find
     their checkpoints in `stage.path` again (`stage.resumed` is then true), others start afresh; whatever else the killed process
-    left is removed, so that the outputs are the files that this process wrote. A checkpoint that is a file (the encoders') goes once
-    everything else is whole; directories of checkpoints stay, for a longer run to start from.
+    left is removed, so that the outputs are the files that this process wrote. A checkpoint that is a file (the encoders') goes
+    once everything else is whole; directories of checkpoints stay, for a longer run to start from.
 
     Unless it is up to date, a stage holds the lock of its directory from here to the end of the `with`: a second process
     waits, and then finds the first one's result.

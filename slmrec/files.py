@@ -16,7 +16,7 @@ HASHED: dict[tuple, str] = {}  # (path, inode, size, times) -> sha256: one comma
 
 
 def read_json(path: str | Path, kind: type = dict):
-    """Parse one JSON file that holds an object (or a `list`). Raises InputError when it is missing, not JSON, or something else."""
+    """Parse one JSON file that holds an object (or a `list`). Raises InputError when it is missing or something else."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def is_temporary(path: Path) -> bool:
 
 
 def synchronise(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk: what is renamed before that may be empty after a power cut."""
+    """Wait until a file, or the names in a directory, are on the disk: what is renamed before may be empty after a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -70,7 +70,7 @@ def synchronise(path: Path) -> None:
 
 
 def open_to_colleagues(paths: Iterable[Path], like: Path) -> None:
-    """Give files the permissions of `like`, which was made by plain `open`: safetensors makes files that only their owner reads."""
+    """Give files the permissions of `like`, which plain `open` made: safetensors makes files that only their owner reads."""
     mode = stat.S_IMODE(like.stat().st_mode)
     for path in paths:
         if stat.S_IMODE(path.stat().st_mode) != mode:

@@ -50,7 +50,7 @@ class DirectoryLock:
             return "another process"
 
     def release(self) -> None:
-        """Let go; harmless when the lock is not held. The file goes first: who waits notices that it is gone and makes its own."""
+        """Let go; harmless when it is not held. The file goes first: who waits notices that it is gone and makes its own."""
         if self._lock.is_locked:
             self.path.unlink(missing_ok=True)
             self._lock.release()

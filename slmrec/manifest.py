@@ -105,7 +105,7 @@ def described_place(directory: str | Path, stage_directory: Path) -> dict:
 
 
 def input_directory(stage_directory: str | Path, name: str) -> Path:
-    """Where the input `name` of a finished stage lies: by the stage's own place, else where it was named from the working directory.
+    """Where the input `name` of a finished stage lies: by the stage's own place, else as it was named from the working directory.
 
     A directory of other content does not count. Where none is found, the first place is given. Raises InputError when the
     manifest has no such input.

@@ -14,7 +14,7 @@ RUN = "run.json"  # the marker: what a directory, finished or not, is a run of; 
 
 
 def place_of(output_dir: str | Path) -> Path:
-    """Where a stage writes: the directory itself, or the one that a link leads to. Raises InputError for the working directory."""
+    """Where a stage writes: the directory itself, or where a link leads to. Raises InputError for the working directory."""
     place = Path(output_dir)
     if place.is_symlink() or place.name in ("", ".."):
         place = Path(os.path.realpath(place))

@@ -1,6 +1,6 @@
 """A process that dies at its n-th file event, without a process: from that event on nothing reaches the disk any more.
 
-`sys.addaudithook` hears of every file that Python opens for writing, renames, removes, makes or changes. At the chosen one `Killed`
+`sys.addaudithook` hears of every file that Python opens for writing, renames, removes, makes or changes. At one of them `Killed`
 is raised, and at each one after it, so that no clean-up gets through; with `cut`, the file that was opened last is left half.
 """
 

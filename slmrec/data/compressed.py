@@ -124,7 +124,7 @@ def read_bytes(path: str | Path, encoding: str = "utf-8") -> bytes:
 
 
 def read_head(path: str | Path, encoding: str = "utf-8") -> bytes:
-    """The first lines of a file, whole ones unless its first line is longer than HEAD_BYTES. Refuses lines that end in CR alone."""
+    """The first lines of a file, whole ones unless the first is longer than HEAD_BYTES. Refuses lines that end in CR alone."""
     with open_binary(path, encoding) as (stream, _):
         head = stream.read(HEAD_BYTES)
         whole = len(head) < HEAD_BYTES

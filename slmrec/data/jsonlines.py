@@ -145,7 +145,7 @@ def is_utf8(block: bytes) -> bool:
 
 
 def objects_a_line(block: bytes) -> int:
-    """How many lines a block has, if each of them runs from { to }; else -1. A JSON value cannot go on from } to { on a new line."""
+    """How many lines a block has, if each of them runs from { to }; else -1. No JSON value goes on from } to { on a new line."""
     data = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(data == NEWLINE)
     if not len(ends) or ends[-1] != len(data) - 1:

@@ -43,8 +43,9 @@ def read_meta(path: str, items: pl.Series, columns: MetaColumns, max_malformed: 
     What the file holds says what it is: JSON lines (Amazon's meta files), one JSON object {item: {...}} (LC-Rec), parquet, or a
     table, which may be a RecBole atomic file.
 
-    Attributes are the categories and the brand of JSON, and the cell of the category column of a table. There are none from atomic
-    files: they join the names of an item's categories by blanks, which names have inside as well, so nothing tells where one ends.
+    Attributes are the categories and the brand of JSON, and the cell of the category column of a table. There are none from
+    atomic files: they join the names of an item's categories by blanks, which names have inside as well, so nothing tells where
+    one ends.
     """
     frame = parquet_meta(path, columns)
     if frame is None:
@@ -142,7 +143,7 @@ def title_and_names(values: dict) -> tuple[str | None, list[str]]:
 
 
 def as_text(value: object) -> str | None:
-    """A text or a number as text, None for anything else; where an escape left half a surrogate pair stands a replacement mark."""
+    """A text or a number as text, None for anything else; where an escape left half a surrogate pair is a replacement mark."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     if type(value) is Number and not value.lstrip("-").isdecimal():

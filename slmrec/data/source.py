@@ -70,7 +70,7 @@ class Source:
 
 
 def find_source(args: DataArguments) -> Source:
-    """Look at the first file of --input. Raises InputError when it cannot be told what it is, or when the others are not like it."""
+    """Look at the first file of --input. Raises InputError when it cannot be told what it is, or when the others differ."""
     paths = input_files(args.input)
     kinds = {path: args.format if args.format != "auto" else guess_format(path, args.encoding) for path in paths}
     first = paths[0]
@@ -101,7 +101,7 @@ def describe(path: str, kind: str, args: DataArguments) -> dict:
 
 
 def input_files(names: list[str]) -> list[str]:
-    """The files that --input names: files, patterns such as 'part-*.gz', and folders, whose files count in the order of their names."""
+    """The files that --input names: files, patterns such as 'part-*.gz', and folders, whose files come in the order of names."""
     paths: list[str] = []
     for name in names:
         if Path(name).is_dir():
@@ -120,7 +120,7 @@ def input_files(names: list[str]) -> list[str]:
 
 
 def folder_files(folder: Path) -> list[str]:
-    """The data files below a folder; with parquet files in it these alone. Names that begin with . or _ are other programs' marks."""
+    """The data files below a folder; with parquet files in it these alone. Names with . or _ in front are other programs'."""
     files = [
         path
         for path in sorted(folder.rglob("*"))

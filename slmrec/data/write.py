@@ -55,7 +55,7 @@ def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np
 
 
 def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
-    """Group a filtered frame (columns user, item, row, perhaps time and nanosecond) by user, inside a user in the order of the frame."""
+    """Group a filtered frame (columns user, item, row, perhaps time and nanosecond) by user, each in the order of the frame."""
     refuse_short_users(frame)
     user_ids, users = number_by_first_row(frame, "user")
     item_ids, items = number_by_first_row(frame, "item")

@@ -1,8 +1,8 @@
 """Training checkpoints that are whole or not there: written under another name, listed, and renamed into place.
 
-A `checkpoint-N` holds, beside the model's weights and the Trainer's states, `checkpoint.json`: every file with its size and sha256,
-the configuration and inputs of the run, and the seconds of training that led to it. A directory that differs from its list, or has
-none, is not used.
+A `checkpoint-N` holds, beside the model's weights and the Trainer's states, `checkpoint.json`: every file with its size and
+sha256, the configuration and inputs of the run, and the seconds of training that led to it. A directory that differs from its
+list, or has none, is not used.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def step_of(checkpoint: Path) -> int | None:
 
 
 def last_whole_checkpoint(directory: Path) -> Path | None:
-    """The latest checkpoint of a run to go on from: whole, and the best one of its time beside it whole as well. Others are reported."""
+    """The latest checkpoint of a run to go on from: whole, as is the best one of its time beside it. Others are reported."""
     numbered = [path for path in directory.glob("checkpoint-*") if path.is_dir() and step_of(path) is not None]
     for path in sorted(numbered, key=step_of, reverse=True):
         problem = resume_problem(path)
@@ -130,7 +130,7 @@ def checkpoint_input(checkpoint: str | Path) -> dict:
 
 
 def require_same_training(checkpoint: str | Path, identity: dict) -> None:
-    """Refuse a checkpoint whose run differs from this one in anything that its states bring along (learning rate, rank, data ...).
+    """Refuse a checkpoint whose run differs from this one in anything that its states bring along (learning rate, data ...).
 
     `identity` has the keys stage, config and inputs of this run.
     """

@@ -300,7 +300,7 @@ def train(model, dataset, targets):
 @pytest.mark.parametrize("lora, targets, closing", [(False, "last", 7), (True, "last", 7), (False, "all", 0)])
 def test_training_curve_and_ranks_do_not_depend_on_the_encoding(make_recommender, tiny_data, lora, targets, closing):
     dataset = load_dataset(tiny_data)
-    make = lambda encoding: make_recommender(3, lora=lora, targets=targets, closing=closing, encoding=encoding)  # noqa: E731
+    make = lambda encoding: make_recommender(3, lora=lora, targets=targets, closing=closing, encoding=encoding)
     losses, ranks = train(make("exact"), dataset, targets)
     expected_losses, expected_ranks = train(make("reference"), dataset, targets)
     assert losses == pytest.approx(expected_losses, rel=1e-4)
