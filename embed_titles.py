@@ -13,12 +13,13 @@ from slmrec.artifacts import Stage, read_manifest, stage_input
 from slmrec.command_line import parse_arguments
 from slmrec.embeddings import save_text_vectors
 from slmrec.errors import InputError
+from slmrec.progress import say
 from slmrec.runtime import run_main
 from slmrec.text.arguments import TFIDF, TextArguments
 from slmrec.text.known_encoders import local_encoder
 from slmrec.text.language_model import embed_texts, encoder_input
 from slmrec.text.tfidf import tfidf_vectors
-from slmrec.text.titles import item_texts
+from slmrec.text.titles import item_texts, share_with_title
 from slmrec.text.vectors import fill_missing
 
 
@@ -31,6 +32,10 @@ def embed(texts: list[str], args: TextArguments, checkpoint: str | None) -> np.n
 
 def main(arguments: list[str] | None = None) -> None:
     args, output = parse_arguments((TextArguments, OutputArguments), arguments, description=__doc__)
+    share = share_with_title(args.data)
+    if args.min_share and share <= args.min_share:
+        say(f"{args.data}: {share:.0%} of the items have a title, so titles are left alone (--min_share {args.min_share:g})")
+        return
     inputs = {"data": stage_input(args.data, "data")}
     checkpoint = None if args.encoder == TFIDF else local_encoder(args.encoder, args.models_dir)
     if checkpoint:

@@ -23,7 +23,7 @@ from slmrec.encoders.registry import (
 from slmrec.runtime import peak_memory_mib, pick_device, run_main, seed_everything
 from slmrec.text.arguments import TextUseArguments
 from slmrec.training.encoder_loop import LoopSettings, train_encoder
-from slmrec.training.text_informed import describe_text, finish_model, open_text, prepare_model
+from slmrec.training.text_informed import decide_text, describe_text, finish_model, open_text, prepare_model
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     dataset = load_dataset(training.data)
 
     sizes = {"num_items": dataset.num_items, "num_users": dataset.num_users}
+    text_use = decide_text(text_use, training.data)
     text, (text_config, text_input) = open_text(text_use, training.data, settings.seed), describe_text(text_use)
     config = {"model": encoder.model, **sizes, "architecture": architecture, "training": vars(settings)} | text_config
     stage = Stage(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from slmrec.checks import above, at_least, check_choices, each, seed_in_range
+from slmrec.checks import above, at_least, check_choices, each, seed_in_range, share_below_one
 from slmrec.errors import InputError
 
 TFIDF = "tfidf"
-USES = ("start", "sum", "adapter", "alphafuse", "off")
+HALF = 0.5  # of the items: titles are used by themselves where more of them have one
+USES = ("start", "sum", "adapter", "alphafuse", "auto", "off")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class TextArguments:
     layer: int | None = field(
         default=None, metadata={"help": "checkpoints: the layer whose states are averaged; default: the last, after its norm"}
     )
+    min_share: float = field(default=0.0, metadata={"help": "do nothing unless more than this share of the items have a title"})
     max_tokens: int | None = field(default=None, metadata={"help": "checkpoints: tokens of a text that are read; default 128"})
     models_dir: str = field(default="models", metadata={"help": "where checkpoints of known names are kept"})
     batch_size: int = field(default=64, metadata={"help": "checkpoints: texts at a time"})
@@ -37,6 +39,7 @@ class TextArguments:
 
     def __post_init__(self):
         seed_in_range("seed", self.seed)
+        share_below_one("min_share", self.min_share)
         each(at_least, self, "batch_size dimensions ngrams layer max_tokens", 1)
         counting = self.encoder == TFIDF
         self._default({"dimensions": 256, "ngrams": 2}, counting, "--encoder tfidf")
@@ -52,7 +55,11 @@ class TextArguments:
 
     def settings(self) -> dict:
         """What determines the vectors, beside the inputs."""
-        return {name: value for name, value in vars(self).items() if name not in ("data", "models_dir", "batch_size", "device")}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("data", "models_dir", "min_share", "batch_size", "device")
+        }
 
 
 @dataclass
@@ -60,11 +67,12 @@ class TextUseArguments:
     """How a conventional recommender uses text vectors."""
 
     text: str | None = field(default=None, metadata={"help": "directory of text vectors (embed_titles.py) of the same data"})
-    text_use: Literal["start", "sum", "adapter", "alphafuse", "off"] | None = field(
+    text_use: Literal["start", "sum", "adapter", "alphafuse", "auto", "off"] | None = field(
         default=None,
         metadata={
             "help": "start: the item table starts from the texts; sum: ID embedding plus a learned map of the text; adapter: a "
-            "learned map of the text; alphafuse: text directions frozen, IDs in their null space; default: start with --text"
+            "learned map of the text; alphafuse: text directions frozen, IDs in their null space; auto: start where more than "
+            "half of the items have a title, else off; default: start with --text"
         },
     )
     text_exponent: float | None = field(
@@ -75,9 +83,7 @@ class TextUseArguments:
     )
     text_dimensions: int | None = field(
         default=None,
-        metadata={
-            "help": "start, alphafuse: leading directions that are kept; default: as many as the table is wide, alphafuse half"
-        },
+        metadata={"help": "start, alphafuse: leading directions that are kept; default: the width of the table, alphafuse half"},
     )
     text_control: Literal["none", "shuffled", "gaussian"] | None = field(
         default=None, metadata={"help": "vectors in the place of the texts', as a control; default: none"}
@@ -92,9 +98,9 @@ class TextUseArguments:
         check_choices(self)
         if self.text is None and self.text_use != "off":
             raise InputError(f"--text_use {self.text_use}: needs --text")
-        self._default("text_exponent", 0.5, ("start", "alphafuse"))
-        self._default("text_std", 0.06, ("start", "adapter", "alphafuse"))
-        self._default("text_dimensions", None, ("start", "alphafuse"))
+        self._default("text_exponent", 0.5, ("start", "auto", "alphafuse"))
+        self._default("text_std", 0.06, ("start", "auto", "adapter", "alphafuse"))
+        self._default("text_dimensions", None, ("start", "auto", "alphafuse"))
         self._default("text_control", "none", USES[:-1])
         at_least("text_exponent", self.text_exponent, 0)
         at_least("text_dimensions", self.text_dimensions, 1)
@@ -106,6 +112,14 @@ class TextUseArguments:
             raise InputError(f"--{name} is not for --text_use {self.text_use}")
         if self.text_use in uses and getattr(self, name) is None:
             setattr(self, name, default)
+
+    def decided(self, share: float) -> TextUseArguments:
+        """These arguments with `auto` decided, by the share of the items that have a title."""
+        if self.text_use != "auto":
+            return self
+        if share > HALF:
+            return replace(self, text_use="start")
+        return TextUseArguments(text_use="off", text_cold=self.text_cold)
 
     @property
     def used(self) -> bool:

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import polars as pl
 
-from slmrec.artifacts import read_manifest
+from slmrec.artifacts import read_json, read_manifest
 from slmrec.data.attributes import load_attributes
+
+
+def share_with_title(data: str | Path) -> float:
+    """Share of the items of a data stage that have a title."""
+    read_manifest(data, "data")
+    stats = read_json(Path(data) / "stats.json")
+    return stats.get("items_with_title", 0) / max(stats["items"], 1)
 
 
 def item_texts(data: str | Path, with_attributes: bool) -> list[str]:

@@ -12,9 +12,11 @@ from slmrec.data.batches import SplitRows
 from slmrec.embeddings import load_text_vectors
 from slmrec.encoders.encoder import Encoder
 from slmrec.errors import InputError
+from slmrec.progress import say
 from slmrec.text.arguments import TextUseArguments
 from slmrec.text.cold_items import fill_from_text, untrained_items
 from slmrec.text.item_table import put_text_into, write_out_text
+from slmrec.text.titles import share_with_title
 from slmrec.text.vectors import control_vectors
 from slmrec.training.encoder_loop import is_trained
 
@@ -25,6 +27,17 @@ class ItemText:
 
     vectors: torch.Tensor
     arguments: TextUseArguments
+
+
+def decide_text(arguments: TextUseArguments, data: str) -> TextUseArguments:
+    """The arguments with `--text_use auto` decided by the data, which a line says."""
+    if arguments.text_use != "auto":
+        return arguments
+    share = share_with_title(data)
+    decided = arguments.decided(share)
+    how = "the item table starts from them (--text_use off: the paper's way)" if decided.used else "titles are not used"
+    say(f"{data}: {share:.0%} of the items have a title: {how}")
+    return decided
 
 
 def open_text(arguments: TextUseArguments, data: str, seed: int) -> ItemText | None:

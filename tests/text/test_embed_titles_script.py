@@ -24,7 +24,8 @@ def write_data(directory, titles, item_map="fifteen things", attributes=None):
     items = np.concatenate([(np.arange(5) + user) % 14 + 1 for user in range(20)]).astype(np.int32)
     with Stage("data", directory, {"titles": titles}, {}, item_map=item_map) as stage:
         np.savez(stage.path / "sequences.npz", items=items, offsets=np.arange(21, dtype=np.int64) * 5)
-        write_json(stage.path / "stats.json", {"items": len(titles), "users": 20})
+        counts = {"items": len(titles), "users": 20, "items_with_title": len([title for title in titles if title])}
+        write_json(stage.path / "stats.json", counts)
         table = pl.DataFrame({"source_id": [f"B{n}" for n in range(len(titles))], "title": titles}).with_row_index("id", 1)
         table.write_csv(stage.path / "items.csv")
         if attributes:
@@ -145,6 +146,25 @@ def test_items_that_nobody_trained_on_get_their_vector_from_their_text(data):
     first, second = (load_encoder(model).item_matrix() for model in (left, filled))
     assert torch.equal(first[:15], second[:15]) and not torch.equal(first[15], second[15])
     assert json.loads((filled / "metrics.json").read_text())["items_from_text"] == 1
+
+
+@pytest.mark.parametrize("titled, used", [(8, True), (7, False)])
+def test_titles_are_used_by_themselves_where_more_than_half_of_the_items_have_one(tmp_path, titled, used, capsys):
+    """15 items: eight are more than half of them, seven are not."""
+    data = write_data(tmp_path / "data", [*TITLES[:titled], *[""] * (15 - titled)])
+    text = embed(data, "--min_share", "0.5")
+    assert text.exists() == used
+    model = train(data, "--text", str(text), "--text_use", "auto")
+    shown = capsys.readouterr().out
+    manifest = read_manifest(model)
+    assert ("text" in manifest["config"]) == ("text" in manifest["inputs"]) == used
+    line = (
+        "53% of the items have a title: the item table starts from them"
+        if used
+        else "47% of the items have a title: titles are not used"
+    )
+    assert line in shown
+    assert not used or manifest["config"]["text"]["text_use"] == "start"
 
 
 def test_the_nearest_titles(data):
