@@ -2,14 +2,15 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = {path.name for path in (ROOT / "slmrec").iterdir() if (path / "__init__.py").is_file()}
-# Which other parts of the library each part may import. Modules directly in slmrec/ are open to all; reproduce/ may import all of
-# slmrec/, which never imports it.
+# Which other parts of the library each part may import. Modules directly in slmrec/ are open to all and import no part but for
+# those named below; reproduce/ may import all of slmrec/, which never imports it.
 MAY_IMPORT = {
     "data": set(),
     "encoders": set(),
@@ -20,6 +21,13 @@ MAY_IMPORT = {
     "serving": set(),
     "export": {"data", "llm"},
     "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},
+}
+MODULES_MAY_IMPORT = {  # directly in slmrec/: what is known of items and histories, and opening a model of any part
+    "catalogue": {"data"},
+    "embeddings": {"data"},
+    "recommendation": {"data"},
+    "topk": {"data"},
+    "open_model": {"encoders", "llm"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
 CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
@@ -41,20 +49,20 @@ PYTHON_FILES = tree_files(".py")
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PYTHON_FILES}
 
 
-def nodes(tree, functions=True):
-    """All nodes but those under `if TYPE_CHECKING:`, which never run, and with functions=False those inside of functions."""
+def nodes(tree, functions=True, types=False):
+    """All nodes but those under `if TYPE_CHECKING:`, which never run (types=True: these too), and inside of functions if wanted."""
     yield tree
-    if isinstance(tree, ast.If) and ast.unparse(tree.test) == "TYPE_CHECKING":
+    if not types and isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
         return
     if functions or not isinstance(tree, ast.FunctionDef):
         for child in ast.iter_child_nodes(tree):
-            yield from nodes(child, functions)
+            yield from nodes(child, functions, types)
 
 
-def imports(source, functions=True):
+def imports(source, functions=True, types=False):
     """Full names of what a module imports, with functions=False on being imported: `from a.b import c` gives a.b and a.b.c."""
     names = set()
-    for node in nodes(ast.parse(source), functions):
+    for node in nodes(ast.parse(source), functions, types):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -73,7 +81,8 @@ def test_imports_are_found():
     assert {"torch.nn", "slmrec.llm.prompt", "slmrec.llm.prompt.Prompt"} <= imports(source)
     assert imported_parts(source) == {"llm", "data", "evaluation"}
     assert imports(source, functions=False) == {"torch.nn", "slmrec", "slmrec.evaluation"}
-    assert not imports("if TYPE_CHECKING:\n    import torch")
+    for_types = "if typing.TYPE_CHECKING:\n    import torch"
+    assert not imports(for_types) and imports(for_types, types=True) == {"torch"}
 
 
 def test_every_part_has_its_rule():
@@ -90,9 +99,25 @@ def test_who_imports_whom(part):
     assert not wrong
 
 
+@pytest.mark.parametrize("module", sorted(path.stem for path in (ROOT / "slmrec").glob("*.py")))
+def test_what_modules_directly_in_the_library_import(module):
+    assert imported_parts((ROOT / "slmrec" / f"{module}.py").read_text(encoding="utf-8")) <= MODULES_MAY_IMPORT.get(module, set())
+
+
 def test_the_method_never_imports_what_reproduces_it():
+    """Not even for type hints: what the method says of types it can say without."""
     for path in (ROOT / "slmrec").rglob("*.py"):
-        assert not any(name.split(".")[0] == "reproduce" for name in imports(path.read_text(encoding="utf-8"))), path
+        names = imports(path.read_text(encoding="utf-8"), types=True)
+        assert not any(name.split(".")[0] == "reproduce" for name in names), path
+
+
+def test_an_installed_library_is_whole():
+    """`pip install` takes the packages, folders with __init__.py, and the other files that pyproject.toml names."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["slmrec"]
+    for path in (ROOT / "slmrec").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert (path.parent / "__init__.py").is_file(), path
+            assert path.suffix == ".py" or any(path.match(pattern) for pattern in wanted), path
 
 
 def all_imports(module, seen):

@@ -107,7 +107,7 @@ def find_row_columns(path: str, layout: Layout, flags: dict[str, str | None]) ->
 
 
 def positions(row: Sequence[str]) -> dict[str, str]:
-    """The column of each role, told from a row: user, item, rating, time. In Amazon's 2018 ratings the item is first; its ids show."""
+    """The column of each role, told from a row. In Amazon's 2018 ratings the item stands first; its ids show that."""
     names = ["user", "item", "rating", "time"]
     if len(row) == 2 or len(row) == 3 and not (is_number(row[2]) and float(row[2]) <= LARGEST_RATING):
         names.remove("rating")
