@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import polars as pl
@@ -15,6 +16,7 @@ from slmrec.data.values import DATE, shown, times
 from slmrec.errors import InputError
 
 SAMPLE_LINES = 100  # that tell the names of the fields
+RARELY_MISSING = 0.1  # share of them that may lack a field (and are refused for it when they are read)
 AMAZON = {"user": "reviewerID", "item": "asin", "rating": "overall", "time": "unixReviewTime"}  # where no line can be read
 KINDS = {"user": "id", "item": "id", "rating": "number", "time": "time"}
 
@@ -37,16 +39,16 @@ def parsed(line: bytes, literals: bool) -> dict | None:
 
 
 def find_fields(path: str, encoding: str, flags: dict[str, str | None]) -> Columns:
-    """The names of the fields of actions; what every record of the sample has comes first."""
+    """The names of the fields of actions; what nearly every record of the sample has comes first."""
     refuse_other_json(path, read_head(path, encoding).lstrip())
     records, _ = sample_records(path, encoding)
     if not records:
         return Columns(**{role: None if flags[role] == NONE else flags[role] or name for role, name in AMAZON.items()})
     if len(records) == 1 and all(isinstance(value, (dict, list)) for value in records[0].values()):
         raise InputError(f"{path}: one JSON object holds the whole file, not one a line (pandas: orient='records', lines=True)")
-    common = [name for name in records[0] if all(record.get(name) is not None for record in records)]
-    rare = dict.fromkeys(name for record in records for name in record if name not in common)
-    return find_columns(path, common, flags, [*rare])
+    counts = Counter(name for record in records for name, value in record.items() if value is not None)
+    common = [name for name in counts if counts[name] >= len(records) - max(1, RARELY_MISSING * len(records))]
+    return find_columns(path, common, flags, [name for name in counts if name not in common])
 
 
 def refuse_other_json(path: str, head: bytes) -> None:

@@ -126,8 +126,9 @@ def next_row(reader, place: Place, number: int) -> list[str] | None:
     except StopIteration:
         return None
     except csv.Error as error:
-        fault = "a carriage return stands inside it" if "new-line" in str(error) else "its quotes do not pair"
-        raise InputError(f"{place(number)}: {fault} (a quote inside a quoted cell is written twice)") from None
+        if "new-line" in str(error):
+            raise InputError(f"{place(number)}: a carriage return stands inside it") from None
+        raise InputError(f"{place(number)}: its quotes do not pair (a quote inside a quoted cell is written twice)") from None
     if reader.line_num - line > 1 and any('\\"' in cell and "\n" in cell for cell in row):
         raise InputError(
             f'{place(number)}: a cell with \\" goes on over several lines; a quote inside a quoted cell is written twice'

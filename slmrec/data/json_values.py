@@ -42,7 +42,8 @@ def parse_line(line: bytes, literals: bool) -> dict:
         with warnings.catch_warnings():  # of odd escapes
             warnings.simplefilter("ignore")
             record = ast.literal_eval(text.strip())
-        record = {key: literal(value) for key, value in record.items()} if isinstance(record, dict) else record
+        if isinstance(record, dict):
+            record = {key: literal(value) for key, value in record.items() if isinstance(key, str)}
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     return record
@@ -96,7 +97,7 @@ def as_number(value: object) -> float | None:
 
 def as_time(value: object) -> str | int | None:
     if type(value) is Number:
-        return value
+        return Number("0") if value == "-0" else value
     return value if type(value) is str and DATE.match(value.strip()) else None
 
 

@@ -13,7 +13,8 @@ from slmrec.errors import InputError
 Where = Callable[[int], str]  # row number -> "FILE, row N", for messages
 
 NO_IDS = ("", "nan", "none", "null", "<na>", "nat", "\\n")  # how programs write a missing value; the last is MySQL's
-NEVER_IN_IDS = "[\x00\ufeff]"  # NUL, and the byte order mark of a file that was appended to another
+# Control characters (line breaks and tabs may stand in quotes), and the byte order mark of a file that was appended to another.
+NEVER_IN_IDS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{2028}\x{2029}\x{feff}]"
 SHOWN = 40  # characters of a cell that a message shows
 BILLION = 10**9
 
@@ -41,7 +42,7 @@ def refuse(rows: pl.Series, values: pl.Series, name: str, what: str, where: Wher
 def clean_ids(ids: pl.Series, name: str, where: Where) -> pl.Series:
     """Ids as categories without blanks around them.
 
-    Raises InputError for what is no id: nothing, a program's word for a missing value, text with a NUL or a byte order mark.
+    Raises InputError for what is no id: nothing, a program's word for a missing value, text with a control character.
     """
     missing = ids.is_null()
     if missing.any():
@@ -51,7 +52,7 @@ def clean_ids(ids: pl.Series, name: str, where: Where) -> pl.Series:
     tidy = texts.str.strip_chars()
     wrong = tidy.str.to_lowercase().is_in(NO_IDS) | tidy.str.contains(NEVER_IN_IDS)
     if wrong.any():
-        rows = ids.is_in(texts.filter(wrong).cast(pl.Categorical))
+        rows = ids.is_in(texts.filter(wrong).cast(pl.Categorical).implode())
         row = rows.arg_true()[0]
         value = ids[row]
         what = "is missing" if not value.strip() else f"is {shown(value)}, which is no id"

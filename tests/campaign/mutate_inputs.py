@@ -1,0 +1,153 @@
+"""Damaged data files against a second, plain reader.
+
+    python -m tests.campaign.mutate_inputs --seed 0 --count 3000
+
+Every file is either read, with the sequences that the plain reader has, or refused in one line. Prints a table of outcomes; the
+exit status is 1 when a file is read differently, or ends in anything but one line.
+"""
+
+import argparse
+import collections
+import contextlib
+import logging
+import os
+import random
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from unittest import mock
+
+import polars as pl
+
+from slmrec.data.arguments import DataArguments
+from slmrec.data.filters import PROTOCOLS, apply_rules
+from slmrec.data.id_table import read_id_table
+from slmrec.data.interactions import rename_by_table
+from slmrec.data.jsonlines import JsonLines
+from slmrec.data.meta import read_meta
+from slmrec.data.meta_table import MetaColumns
+from slmrec.data.source import find_source
+from slmrec.data.write import number_sequences
+from slmrec.errors import InputError
+from tests.campaign.mutations import mutated
+from tests.campaign.plain_reader import Refused, plain_sequences
+
+LONGEST_MESSAGE = 400
+STRICTER = "refused, the plain reader read it"
+SEEDS = {  # format -> the cases that faults are put into
+    "amazon": ("baseline/reviews.json", "amazon2023/reviews.jsonl", "yelp/review.json", "ids_number_json/reviews.json"),
+    "csv": ("baseline/reviews.csv", "csv_text/doubled_quotes.csv", "csv_text/newline_in_text.csv", "subsecond/float_seconds.csv"),
+    "recbole": ("baseline/x.inter", "csv_text/x.inter"),
+    "sequences": ("baseline/seq.txt", "baseline/seq.json", "seq_forms/floats.json"),
+    "meta": (
+        "amazon2023/meta.jsonl", "meta_mix/title_html.json", "meta_mix/lcrec.item.json", "meta_mix/movies.csv", "meta_mix/u.item",
+        "meta_surrogate/meta_2014.json", "meta_surrogate/meta_null_category_item.json", "quotes/meta.item",
+    ),
+}  # fmt: skip
+ITEMS = pl.Series([f"B{number:05d}" for number in range(12)])
+
+
+def stage_sequences(path, kind, item_table=None):
+    """{user: [items in order]} as the data stage has them, nothing saved. Raises InputError."""
+    arguments = DataArguments(input=[str(path)], format=kind, item_table=str(item_table) if item_table else None)
+    source = find_source(arguments)
+    arguments.check_format(source.format)
+    actions = source.read(arguments.malformed_limit())
+    if item_table:
+        ids = rename_by_table(actions.frame["item"], read_id_table(str(item_table)), str(item_table))
+        actions.frame = actions.frame.with_columns(ids.alias("item"))
+    filtered = apply_rules(actions.frame.with_row_index("row"), PROTOCOLS["paper"](actions, None, None, None))
+    numbered = number_sequences(filtered.frame)
+    items = [numbered.item_ids[int(item) - 1] for item in numbered.items]
+    ends = numbered.offsets.tolist()
+    return {user: items[ends[row] : ends[row + 1]] for row, user in enumerate(numbered.user_ids)}
+
+
+def meta_texts(path, kind, item_table=None):
+    """Titles and attributes of the baseline's items."""
+    meta = read_meta(str(path), ITEMS, MetaColumns(), 0.01)
+    return meta.titles.to_list(), meta.attributes and [meta.attributes.of(item + 1) for item in range(len(ITEMS))]
+
+
+def outcome(read, *arguments):
+    """("read", sequences), ("refused", message) or ("traceback", text)."""
+    try:
+        return "read", read(*arguments)
+    except (InputError, Refused) as error:
+        return "refused", str(error)
+    except Exception:  # noqa: BLE001 - what it is is what is looked for
+        return "traceback", "\n".join(traceback.format_exc().splitlines()[-5:])
+
+
+def compare(path, kind, item_table=None):
+    """The outcome of one file, in a word; what is wrong begins with WRONG."""
+    read = meta_texts if kind == "meta" else stage_sequences
+    ours, result = outcome(read, path, kind, item_table)
+    if ours == "traceback":
+        return "WRONG: traceback", result
+    if ours == "refused" and ("\n" in result or len(result) > LONGEST_MESSAGE):
+        return "WRONG: long message", result
+    if kind in ("amazon", "meta"):
+        with mock.patch.object(JsonLines, "_read_strictly", lambda self, block: None):
+            slow = outcome(read, path, kind, item_table)
+        if slow != (ours, result):
+            return "WRONG: the line-by-line path differs", f"{ours} {str(result)[:500]}\n{slow[0]} {str(slow[1])[:500]}"
+    if kind == "meta":  # of which there is no plain reader
+        return ours, ""
+    theirs, expected = outcome(plain_sequences, path, kind, item_table)
+    if theirs == "traceback":
+        return "WRONG: the plain reader fails", expected
+    if ours == "refused":
+        return f"refused, the plain reader {theirs} it", result
+    if theirs != "read":
+        return "WRONG: read where the plain reader refuses", expected
+    return ("read by both, equal", "") if result == expected else ("WRONG: read differently", f"{result}\n{expected}"[:1000])
+
+
+def campaign(seed, count, cases, folder, keep_stricter=False):
+    """{outcome: number} of `count` files, and the files that went wrong (with `keep_stricter` those that only we refuse, too)."""
+    rng = random.Random(seed)
+    counts, wrong = collections.Counter(), []
+    for number in range(count):
+        kind = rng.choice(sorted(SEEDS))
+        name = rng.choice(SEEDS[kind])
+        path, table = folder / f"{number}_{Path(name).name}", None
+        content = (cases / name).read_bytes()
+        if name == "baseline/seq.json" and rng.random() < 0.5:  # the table is what is damaged
+            table = folder / f"{number}_item2index"
+            table.write_bytes(mutated((cases / "baseline/item2index").read_bytes(), rng))
+            path.write_bytes(content)
+        else:
+            path.write_bytes(mutated(content, rng))
+        what, detail = compare(path, kind, table)
+        counts[kind, what] += 1
+        if what.startswith("WRONG") or keep_stricter and what == STRICTER:
+            wrong.append((path, what, detail))
+        else:
+            path.unlink()
+    return counts, wrong
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--stricter", action="store_true", help="list what the plain reader would have read, too")
+    parser.add_argument("--keep", help="folder for the files that go wrong")
+    arguments = parser.parse_args()
+    cases = Path(os.environ["SLMREC_SHARED"]) / "cases"
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as temporary, open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
+        folder = Path(arguments.keep or temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        counts, wrong = campaign(arguments.seed, arguments.count, cases, folder, arguments.stricter)
+    for (kind, what), number in sorted(counts.items()):
+        print(f"| {kind} | {what} | {number} |")
+    for path, what, detail in wrong:
+        print(f"\n{path}: {what}\n{detail}")
+    sys.exit(any(what != STRICTER for _, what, _ in wrong))
+
+
+if __name__ == "__main__":
+    main()
