@@ -34,9 +34,9 @@ READ = {  # file -> (format, users, items, actions)
     **{
         f"{folder}/reviews.csv": ("csv", *PLAIN)
         for folder in (
-            "baseline", "bom", "crlf", "empty_lines", "header_case", "header_index", "ids_case_blank", "ids_float_csv", "ids_huge",
-            "ids_leading_zero", "ids_negative", "ids_newline", "ids_odd", "ids_zero", "implicit_ratings", "no_newline_end",
-            "sep_tab", "time_date", "time_negative", "time_sci", "time_ties",
+            "baseline", "bom", "crlf", "empty_lines", "header_case", "header_index", "ids_case_blank", "ids_float_csv",
+            "ids_huge", "ids_leading_zero", "ids_negative", "ids_newline", "ids_odd", "ids_zero", "implicit_ratings",
+            "no_newline_end", "sep_tab", "time_date", "time_negative", "time_sci", "time_ties",
         )
     },
     **{
