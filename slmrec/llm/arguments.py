@@ -92,6 +92,11 @@ class EllmInputs:
 class BackboneArguments:
     """Size of a randomly initialised LLaMA."""
 
+    like: str | None = field(
+        default=None,
+        metadata={"help": "instead of sizes: the base model whose shape and tokenizer it takes, for comparison with its weights"},
+    )
+    models_dir: str = field(default="models", metadata={"help": "with --like: where known base models are kept"})
     hidden_size: int = field(default=128, metadata={"help": "width of the decoder (paper: 4096)"})
     intermediate_size: int | None = field(default=None, metadata={"help": "width of its MLP; default: 2.6875 times, as LLaMA-7B"})
     num_layers: int = field(default=8, metadata={"help": "decoder layers (paper: 32)"})
@@ -101,6 +106,10 @@ class BackboneArguments:
     seed: int = field(default=0, metadata={"help": "of the random weights"})
 
     def __post_init__(self):
+        if self.like and (self.hidden_size, self.intermediate_size, self.num_heads) != (128, None, 4):
+            raise InputError(
+                "--like takes width and heads of its base model: leave out --hidden_size, --intermediate_size, --num_heads"
+            )
         each(at_least, self, "hidden_size num_layers num_heads", 1)
         at_least("intermediate_size", self.intermediate_size, 1)
         if self.hidden_size % (2 * self.num_heads):

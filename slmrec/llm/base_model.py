@@ -1,6 +1,6 @@
 """From what `--base_model` names to a checkpoint directory or hub name: known names and GGUF files become directories first.
 
-    python -m slmrec.llm.base_model smollm2-135m     # prints the directory; downloads and converts it the first time
+    python -m slmrec.llm.base_model --base_model smollm2-135m     # prints the directory; downloads and converts it the first time
 
 A GGUF file is read and dequantised by transformers and written once, in float32, as a standard Hugging Face checkpoint below
 `--models_dir`, with a manifest of where it came from. Later starts find it there and need no network.

@@ -2,6 +2,9 @@
 
     python -m slmrec.llm.make_backbone --output_dir runs/demo/backbone --hidden_size 128 --num_layers 8
 
+    python -m slmrec.llm.make_backbone --output_dir runs/demo/backbone_smollm2 --like smollm2-135m --num_layers 8
+
+The second is the control for a pretrained base model: its shape and tokenizer, random weights.
 It is loaded by exactly the code that loads a pretrained one; only names and sizes differ.
 """
 
@@ -9,14 +12,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import AutoModel, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage
 from slmrec.command_line import parse_arguments
 from slmrec.llm.arguments import BackboneArguments
-from slmrec.llm.prompt import AFTER_ITEMS, BEFORE_ITEMS
+from slmrec.llm.backbone import backbone_input, shallow_config
+from slmrec.llm.base_model import local_base_model
+from slmrec.llm.prompt import AFTER_ITEMS, BEFORE_ITEMS, load_tokenizer
 from slmrec.runtime import run_main, seed_everything
 
 # With this many entries the prompt is 62 + 7 tokens long, as with LLaMA's own tokenizer, so that rows have the published shape.
@@ -46,19 +52,29 @@ def small_llama_config(arguments: BackboneArguments) -> LlamaConfig:
     )
 
 
+def config_like(base_model: str, arguments: BackboneArguments) -> PretrainedConfig:
+    """The shape of a base model, cut to --num_layers."""
+    config = shallow_config(base_model, arguments.num_layers)
+    config.initializer_range, config.attention_dropout = arguments.initializer_range, arguments.attention_dropout
+    return config
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments, output = parse_arguments((BackboneArguments, OutputArguments), argv, description=__doc__)
-    stage = Stage(
-        "backbone", output.output_dir, asdict(arguments), {}, overwrite=output.overwrite_output_dir, seed=arguments.seed
-    )
+    base = local_base_model(arguments.like, arguments.models_dir) if arguments.like else None
+    config = asdict(arguments)
+    del config["models_dir"]  # a place
+    inputs = {"like": backbone_input(base)} if base else {}
+    stage = Stage("backbone", output.output_dir, config, inputs, overwrite=output.overwrite_output_dir, seed=arguments.seed)
     if stage.up_to_date:
         return
     with stage:
         seed_everything(arguments.seed)
-        model = LlamaModel(small_llama_config(arguments))
+        shape = small_llama_config(arguments) if base is None else config_like(base, arguments)
+        model = AutoModel.from_config(shape, dtype=torch.float32)
         model.save_pretrained(stage.path)
-        train_tokenizer().save_pretrained(stage.path)
-        size = f"{arguments.num_layers} layers of width {arguments.hidden_size}, {model.num_parameters():,} parameters"
+        (train_tokenizer() if base is None else load_tokenizer(base)).save_pretrained(stage.path)
+        size = f"{arguments.num_layers} layers of width {shape.hidden_size}, {model.num_parameters():,} parameters"
         stage.result = f"a random LLaMA: {size}"
 
 

@@ -5,6 +5,8 @@ from transformers import AutoConfig
 from slmrec.artifacts import read_manifest
 from slmrec.errors import InputError
 from slmrec.llm import make_backbone
+from slmrec.llm.backbone import written_by_this_project
+from slmrec.llm.prompt import load_tokenizer, tokenize_prompt
 
 
 def test_writes_a_hugging_face_checkpoint(tiny_backbone):
@@ -34,3 +36,25 @@ def test_width_that_the_heads_cannot_share(tmp_path):
     with pytest.raises(InputError, match="--hidden_size 30: rotary heads need an even share for each of 4 heads"):
         make_backbone.main(["--hidden_size", "30", "--output_dir", str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_shape_of_another_model_with_random_weights(tiny_gguf, tmp_path):
+    """Grouped queries, tied embeddings and tokenizer as there; no weight of it."""
+    flags = ["--like", str(tiny_gguf[0]), "--models_dir", str(tmp_path / "models"), "--num_layers", "1"]
+    make_backbone.main([*flags, "--output_dir", str(tmp_path / "like")])
+    config, model = AutoConfig.from_pretrained(tmp_path / "like"), tiny_gguf[1].model
+    assert (config.num_hidden_layers, config.num_key_value_heads, config.hidden_size) == (1, 2, 32)
+    weights = load_file(tmp_path / "like" / "model.safetensors")
+    assert weights.keys() == {name for name in model.state_dict() if not name.startswith("layers.1.")}
+    assert float(weights["layers.0.mlp.up_proj.weight"].std()) == pytest.approx(0.02, rel=0.1)
+    prompts = [
+        tokenize_prompt(load_tokenizer(str(place)), "last") for place in (tmp_path / "like", *tmp_path.glob("models/tiny*8*/"))
+    ]
+    assert prompts[0] == prompts[1]
+    manifest = read_manifest(tmp_path / "like", "backbone")
+    assert set(manifest["inputs"]) == {"like"} and written_by_this_project(str(tmp_path / "like"))
+
+
+def test_like_and_sizes_contradict_each_other(tmp_path):
+    with pytest.raises(InputError, match="--like takes width and heads of its base model"):
+        make_backbone.main(["--like", "x", "--hidden_size", "64", "--output_dir", str(tmp_path / "out")])
