@@ -19,6 +19,7 @@ from slmrec.files import (  # noqa: F401  (the names that stages use, in one pla
     file_sha256,
     json_sha256,
     open_to_colleagues,
+    read_arrays,
     read_json,
     synchronise,
     write_json,

@@ -6,9 +6,13 @@ import hashlib
 import json
 import os
 import stat
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from slmrec.errors import InputError
 
@@ -31,6 +35,30 @@ def read_json(path: str | Path, kind: type = dict):
     if not isinstance(content, kind):
         raise InputError(f"{path}: not a JSON {'object in braces' if kind is dict else kind.__name__}")
     return content
+
+
+def read_arrays(path: str | Path, *required: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. Raises InputError when it is missing, damaged, or lacks one of the required names."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
+        raise InputError(f"{path}: not an intact .npz file ({type(error).__name__})") from None
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise InputError(f"{path}: has no array {missing[0]!r}")
+    return arrays
 
 
 def write_json(path: str | Path, content: dict) -> None:

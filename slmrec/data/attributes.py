@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from slmrec.artifacts import read_arrays
+from slmrec.errors import InputError
+
 ARRAYS, NAMES = "attributes.npz", "attributes.csv"
 
 
@@ -56,9 +59,12 @@ def save_attributes(attributes: ItemAttributes, directory: Path) -> None:
 
 
 def load_attributes(directory: Path) -> ItemAttributes | None:
-    """None where the data stage found none, or is older than they are."""
+    """None where the data stage found none, or is older than they are. Raises InputError when a file is damaged."""
     if not (directory / ARRAYS).is_file():
         return None
-    names = pl.read_csv(directory / NAMES, schema={"id": pl.UInt32, "name": pl.String})["name"]
-    with np.load(directory / ARRAYS, allow_pickle=False) as arrays:
-        return ItemAttributes(arrays["ids"], arrays["offsets"], names.to_list())
+    try:
+        names = pl.read_csv(directory / NAMES, schema={"id": pl.UInt32, "name": pl.String})["name"]
+    except (FileNotFoundError, pl.exceptions.PolarsError):
+        raise InputError(f"{directory / NAMES}: missing or damaged") from None
+    arrays = read_arrays(directory / ARRAYS, "ids", "offsets")
+    return ItemAttributes(arrays["ids"], arrays["offsets"], names.to_list())

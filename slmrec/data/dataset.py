@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from slmrec.artifacts import read_json, read_manifest
+from slmrec.artifacts import read_arrays, read_json, read_manifest
 from slmrec.data.attributes import ItemAttributes, load_attributes
+from slmrec.errors import InputError
 from slmrec.ragged import indices
 
 PAD = 0
@@ -67,11 +68,16 @@ class SequenceDataset:
 
 
 def load_dataset(directory: str | Path) -> SequenceDataset:
-    """Open the output directory of the data stage. Raises InputError when it is not one."""
+    """Open the output directory of the data stage. Raises InputError when it is not one, or damaged."""
     directory = Path(directory)
     manifest = read_manifest(directory, "data")
     stats = read_json(directory / "stats.json")
-    with np.load(directory / "sequences.npz", allow_pickle=False) as arrays:
-        timestamps = arrays.get("timestamps")
-        sequences = arrays["items"], arrays["offsets"], stats["items"], timestamps
+    arrays = read_arrays(directory / "sequences.npz", "items", "offsets")
+    if not isinstance(stats, dict) or "items" not in stats or "item_map" not in manifest:
+        raise InputError(f"{directory}: its stats.json or manifest.json is not the data stage's")
+    items, offsets, timestamps = arrays["items"], arrays["offsets"], arrays.get("timestamps")
+    fits = items.ndim == offsets.ndim == 1 and len(offsets) > 1 and offsets[0] == 0 and offsets[-1] == len(items)
+    if not fits or items.min() < 1 or items.max() > stats["items"] or (timestamps is not None and len(timestamps) != len(items)):
+        raise InputError(f"{directory / 'sequences.npz'}: damaged (its arrays do not fit together)")
+    sequences = items, offsets, stats["items"], timestamps
     return SequenceDataset(*sequences, manifest["item_map"], stats, load_attributes(directory))

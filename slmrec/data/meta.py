@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -13,7 +14,7 @@ from slmrec.data.columns import META_KNOWN, guess, listed
 from slmrec.data.compressed import read_head
 from slmrec.data.json_values import Number, is_text, read_object
 from slmrec.data.jsonlines import Field, JsonLines
-from slmrec.data.meta_table import MetaColumns, parquet_meta, table_meta
+from slmrec.data.meta_table import FoundItems, MetaColumns, parquet_meta, table_meta
 from slmrec.errors import InputError
 
 MARKUP = "</"  # behind which the 2018 release has texts of the product page among the categories
@@ -30,11 +31,17 @@ class Meta:
         titles: pl.String [N], "" where there is none.
         attributes: None where no item has any.
         matched: how many of the items the file knows.
+        said: one line about it, for the terminal.
     """
 
     titles: pl.Series
     attributes: ItemAttributes | None
     matched: int
+    said: str = ""
+
+
+def no_meta(items: pl.Series) -> Meta:
+    return Meta(pl.Series("title", [""] * len(items), dtype=pl.String), None, 0)
 
 
 def read_meta(path: str, items: pl.Series, columns: MetaColumns, max_malformed: float, encoding: str = "utf-8") -> Meta:
@@ -47,17 +54,24 @@ def read_meta(path: str, items: pl.Series, columns: MetaColumns, max_malformed: 
     atomic files: they join the names of an item's categories by blanks, which names have inside as well, so nothing tells where
     one ends.
     """
-    frame = parquet_meta(path, columns)
-    if frame is None:
+    found = parquet_meta(path, columns)
+    if found is None:
         head = read_head(path, encoding).lstrip()
         if head.startswith((b"{", b"[")):
-            frame = json_meta(path, head, items, columns, max_malformed, encoding)
+            found = json_meta(path, head, items, columns, max_malformed, encoding)
         else:
-            frame = table_meta(path, items, columns, encoding)
-    frame = frame.filter(pl.col("item").is_in(items.implode()))
+            found = table_meta(path, items, columns, encoding)
+    return known_items(found, items, path)
+
+
+def known_items(found: FoundItems, items: pl.Series, path: str) -> Meta:
+    """What was found about `items` among all that a file has."""
+    frame = found.frame.filter(pl.col("item").is_in(items.implode()))
     titles = first_known(frame.filter(pl.col("title") != ""), items, "title").fill_null("")
     attributes = first_known(frame.filter(pl.col("attributes").list.len() > 0), items, "attributes")
-    return Meta(tidy(titles), number_attributes(name_pairs(attributes), len(items)), frame["item"].n_unique())
+    matched = frame["item"].n_unique()
+    said = f"{Path(path).name}: {found.names}; {matched:,} of {len(items):,} items"
+    return Meta(tidy(titles), number_attributes(name_pairs(attributes), len(items)), matched, said)
 
 
 def first_known(frame: pl.DataFrame, items: pl.Series, name: str) -> pl.Series:
@@ -105,7 +119,7 @@ def json_meta(
     lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no item")
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    return FoundItems(pl.DataFrame(rows, schema=SCHEMA, orient="row"), f"item = {item}, title = {fields['title'].name}")
 
 
 def text_fields(names: list[str], columns: MetaColumns) -> dict[str, str]:
@@ -122,7 +136,7 @@ def is_one_object(head: bytes, records: list[dict]) -> bool:
     return head.split(b"\n", 1)[0].strip() == b"{" or bool(whole)
 
 
-def object_meta(path: str, columns: MetaColumns, encoding: str) -> pl.DataFrame:
+def object_meta(path: str, columns: MetaColumns, encoding: str) -> FoundItems:
     """LC-Rec's item file."""
     content = read_object(path, encoding)
     if not all(isinstance(value, dict) for value in content.values()):
@@ -132,7 +146,8 @@ def object_meta(path: str, columns: MetaColumns, encoding: str) -> pl.DataFrame:
         (key.strip(), *title_and_names({role: value.get(name) for role, name in fields.items()}))
         for key, value in content.items()
     ]
-    return pl.DataFrame([row for row in rows if is_text(row[0])], schema=SCHEMA, orient="row")
+    frame = pl.DataFrame([row for row in rows if is_text(row[0])], schema=SCHEMA, orient="row")
+    return FoundItems(frame, f"one JSON object by item, title = {fields['title']}")
 
 
 def title_and_names(values: dict) -> tuple[str | None, list[str]]:

@@ -25,8 +25,16 @@ class MetaColumns:
     category: str | None = None
 
 
-def table_meta(path: str, items: pl.Series, columns: MetaColumns, encoding: str) -> pl.DataFrame:
-    """Columns item, title and attributes of a delimited table.
+@dataclass
+class FoundItems:
+    """Items of a file: columns item, title (pl.String) and attributes (pl.List(pl.String)); and which fields they are from."""
+
+    frame: pl.DataFrame
+    names: str
+
+
+def table_meta(path: str, items: pl.Series, columns: MetaColumns, encoding: str) -> FoundItems:
+    """Items of a delimited table.
 
     An atomic file has item_id and either title or text ("title. categories. brand.": the title is what stands before the first
     ". "). A table is without header where its first rows begin with items of the data set.
@@ -45,7 +53,11 @@ def table_meta(path: str, items: pl.Series, columns: MetaColumns, encoding: str)
     frame = as_meta(pl.concat(frames), found, several)
     if atomic and found["title"] == "text":
         frame = frame.with_columns(pl.col("title").str.split(". ").list.first())
-    return frame
+    return FoundItems(frame, told(found))
+
+
+def told(found: dict[str, str]) -> str:
+    return ", ".join(f"{role} = {name}" for role, name in found.items())
 
 
 def find_columns(path: str, layout: Layout, columns: MetaColumns) -> dict[str, str]:
@@ -87,13 +99,19 @@ def without_header(path: str, layout: Layout, items: pl.Series, encoding: str) -
     return layout
 
 
-def parquet_meta(path: str, columns: MetaColumns) -> pl.DataFrame | None:
-    """Columns item, title and attributes of a parquet file; None for another file."""
+def parquet_meta(path: str, columns: MetaColumns) -> FoundItems | None:
+    """Items of a parquet file; None for another file."""
     if not starts_with(path, PARQUET):
         return None
     try:
         table = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path}: damaged parquet file ({first_line(error)})") from None
+    return typed_meta(path, table, columns)
+
+
+def typed_meta(path: str, table: pl.DataFrame, columns: MetaColumns) -> FoundItems:
+    """Items of a table whose columns have types."""
     found = find_columns(path, Layout("|", tuple(table.columns), 1, False), columns)
-    return as_meta(table, found, several=found.get("category") == GENRES and not columns.category)
+    several = found.get("category") == GENRES and not columns.category
+    return FoundItems(as_meta(table, found, several), told(found))

@@ -47,7 +47,8 @@ class Source:
     layout: Layout | None = None
 
     def __str__(self) -> str:
-        files = self.paths[0] if len(self.paths) == 1 else f"{self.paths[0]} and {len(self.paths) - 1} more"
+        first = Path(self.paths[0]).name
+        files = first if len(self.paths) == 1 else f"{first} and {len(self.paths) - 1} more"
         cut = f", {self.layout}" if self.layout else ""
         return f"{files}: {DESCRIBED[self.format]}{cut}" + (f"; {self.columns}" if self.columns else ", in order already")
 

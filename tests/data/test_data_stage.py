@@ -232,7 +232,7 @@ def test_command_line_in_a_process_of_its_own(write_reviews, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     source, result = done.stdout.splitlines()
     names = "user = reviewerID, item = asin, rating = overall, time = unixReviewTime"
-    assert source == f"{tmp_path}/out: {reviews}: JSON lines; {names}"
+    assert source == f"{tmp_path}/out: {reviews.name}: JSON lines; {names}"
     line = r".*/out: (00:\d\d  )?2 users, 3 items, 6 interactions; removed of 6: rating 0, duplicates 0, k_core 0"
     assert re.fullmatch(line, result)
     manifest = read_manifest(tmp_path / "out", "data")

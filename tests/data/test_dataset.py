@@ -1,8 +1,16 @@
 """The in-memory data set and its leave-one-out views."""
 
-import numpy as np
+import hashlib
+import json
 
-from slmrec.data.dataset import SequenceDataset
+import numpy as np
+import polars as pl
+import pytest
+
+from slmrec.artifacts import manifest_digest, read_arrays
+from slmrec.data import prepare
+from slmrec.data.dataset import SequenceDataset, load_dataset
+from slmrec.errors import InputError
 
 DATASET = SequenceDataset(np.arange(1, 10, dtype=np.int32), np.array([0, 3, 5, 9]), 9)
 
@@ -19,3 +27,45 @@ def test_sequences_until_of_chosen_users():
 def test_targets_stand_at_the_end_of_each_sequence():
     assert DATASET.items[DATASET.target_positions("test")].tolist() == [3, 5, 9]
     assert DATASET.items[DATASET.target_positions("valid")].tolist() == [2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"nonsense", b"\x93NUMPY\x01\x00", "cut", "flipped", "a pickled object", "one array"]
+)
+def test_damaged_npz_files_are_one_line(tmp_path, content):
+    path = tmp_path / "x.npz"
+    np.savez(path, items=np.arange(99))
+    whole = path.read_bytes()
+    if content == "a pickled object":
+        np.savez(path, items=np.array([{}], dtype=object))
+    elif content == "one array":
+        np.save(tmp_path / "x.npy", np.arange(3))
+        (tmp_path / "x.npy").rename(path)
+    else:
+        damaged = {"cut": whole[:200], "flipped": whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]}
+        path.write_bytes(damaged.get(content, content))
+    with pytest.raises(InputError, match="x.npz: not an intact .npz file"):
+        read_arrays(path, "items")
+
+
+def test_arrays_that_are_missing_or_do_not_fit(tmp_path):
+    prepare(pl.DataFrame({"user": ["u"] * 3, "item": ["a", "b", "c"], "time": [1, 2, 3]}), tmp_path / "data", k_core=1)
+    path, manifest = tmp_path / "data/sequences.npz", tmp_path / "data/manifest.json"
+    arrays = read_arrays(path)
+    content = json.loads(manifest.read_text())
+    content["outputs"] = {}  # as if the stage had written what follows
+    for change, message in (
+        ({"items": arrays["items"] + 1}, "do not fit together"),
+        ({"offsets": np.array([0, 2])}, "do not fit together"),
+        ({"timestamps": arrays["timestamps"][:1]}, "do not fit together"),
+        ({"offsets": None}, "has no array 'offsets'"),
+    ):
+        np.savez(path, **{name: array for name, array in (arrays | change).items() if array is not None})
+        content["outputs"]["sequences.npz"] = {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        content["digest"] = manifest_digest(content)
+        manifest.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=message):
+            load_dataset(tmp_path / "data")

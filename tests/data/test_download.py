@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import http.server
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 DATASETS = Path(__file__).parents[2] / "datasets"
+SUMS = "SHA256SUMS"
 REVIEWS, META = "CDs_and_Vinyl_5.json.gz", "meta_CDs_and_Vinyl.json.gz"
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -59,8 +61,8 @@ def download(server, tmp_path):
     for name in ("download.sh", "names.sh"):
         shutil.copy(DATASETS / name, tmp_path / "datasets")
 
-    def run(*arguments):
-        environment = {"SLMREC_DATA_URL": f"http://127.0.0.1:{server.server_port}", "PATH": "/usr/bin:/bin:/usr/local/bin"}
+    def run(*arguments, url=f"http://127.0.0.1:{server.server_port}"):
+        environment = {"SLMREC_DATA_URL": url, "PATH": "/usr/bin:/bin:/usr/local/bin"}
         command = ["bash", str(tmp_path / "datasets/download.sh"), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -75,8 +77,10 @@ def test_both_files_arrive_and_a_second_start_asks_for_nothing(server, download)
     run, raw = download
     done = run("music")
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in raw.iterdir()) == [REVIEWS, META]
+    assert sorted(path.name for path in raw.iterdir()) == [REVIEWS, SUMS, META]
     assert (raw / REVIEWS).read_bytes() == original(server, REVIEWS)
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (raw / REVIEWS, raw / META)}
+    assert (raw / SUMS).read_text() == "".join(f"{digest}  {name}\n" for name, digest in digests.items())
     server.requests.clear()
     assert run("music").returncode == 0 and server.requests == []
 
@@ -117,6 +121,26 @@ def test_missing_file_and_unknown_name(server, download):
     next(server.folder.rglob(META)).unlink()
     done = run("music")
     assert done.returncode == 1 and "the server does not give this file" in done.stderr
-    assert [path.name for path in raw.iterdir()] == [REVIEWS]
-    done = run("books")
-    assert done.returncode == 2 and "cloth|movie|music|sport" in done.stderr
+    assert sorted(path.name for path in raw.iterdir()) == [REVIEWS, SUMS]
+    for name in ("books", "", "../music", "music/.."):
+        done = run(name)
+        assert done.returncode == 2 and "cloth|movie|music|sport" in done.stderr
+
+
+def test_another_file_than_the_one_downloaded_before_is_refused(server, download):
+    run, raw = download
+    assert run("music").returncode == 0
+    (raw / REVIEWS).unlink()
+    assert run("music").returncode == 0  # the same again
+    (raw / REVIEWS).unlink()
+    next(server.folder.rglob(REVIEWS)).write_bytes(gzip.compress(b"other reviews"))
+    done = run("music")
+    assert done.returncode == 1 and f"not the file that raw/SHA256SUMS records for {REVIEWS}" in done.stderr
+    assert not (raw / REVIEWS).exists()
+
+
+def test_only_https_leaves_this_machine(download):
+    run, _ = download
+    for url in ("http://example.org/data", "ftp://127.0.0.1/data", "http://127.0.0.1.example.org", "file:///etc"):
+        done = run("music", url=url)
+        assert done.returncode == 1 and "only https:// is taken" in done.stderr
