@@ -89,7 +89,7 @@ class Stage:
 
     # -- what is there already -----------------------------------------------------------------------------------------------
 
-    def _identity(self) -> dict:
+    def identity(self) -> dict:
         """What two runs must share to be the same run; paths do not count, contents do."""
         digests = {name: described["digest"] for name, described in self.inputs.items()}
         return {"stage": self.name, "schema_version": SCHEMA_VERSION, "config": self.config, "inputs": digests}
@@ -97,7 +97,8 @@ class Stage:
     def _refuse_own_inputs(self) -> None:
         for described in self.inputs.values():
             source = described.get("directory") or described.get("path")
-            if source and Path(source).resolve().is_relative_to(self.output_dir.resolve()):
+            places = (self.output_dir.resolve(), self.path.resolve())
+            if source and any(Path(source).resolve().is_relative_to(place) for place in places):
                 raise InputError(f"{self.output_dir}: writing this stage here would replace its own input {source}")
 
     def _locked_and_finished(self) -> bool:
@@ -131,7 +132,7 @@ class Stage:
 
     def _same_run(self, recorded: dict, directory: Path, what: str) -> bool:
         """False for another run that `overwrite` allows to be replaced. Raises InputError for one that it does not."""
-        difference = first_difference(recorded, self._identity())
+        difference = first_difference(recorded, self.identity())
         if difference and not self.overwrite:
             key, theirs, ours = difference
             raise InputError(f"{directory}: holds {what} with {key} = {theirs!r}, this one has {ours!r} {REPLACE}")
@@ -158,7 +159,7 @@ class Stage:
             manifest = read_manifest(self.path)
         except InputError:
             return False  # cut short: the run begins again, from its checkpoints if it has any
-        if first_difference(_identity_in(manifest), self._identity()):
+        if first_difference(_identity_in(manifest), self.identity()):
             return False
         self._give_it_its_name()
         return True
@@ -176,7 +177,7 @@ class Stage:
             if self.path.exists():
                 self._remove_leftovers() if self.resumed else remove_stage(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(marker, WRITTEN_BY | self._identity())
+            write_json(marker, WRITTEN_BY | self.identity())
         except BaseException:
             self._lock.release()
             raise
@@ -257,7 +258,7 @@ class Stage:
         outputs = {
             str(path.relative_to(self.path)): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
         }
-        content = self._identity() | {"inputs": {name: self._described(name) for name in self.inputs}, "outputs": outputs}
+        content = self.identity() | {"inputs": {name: self._described(name) for name in self.inputs}, "outputs": outputs}
         return content | {
             "digest": manifest_digest(content),
             "item_map": self.item_map,

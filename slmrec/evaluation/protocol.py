@@ -34,6 +34,10 @@ SCORE_FLOATS = 2**24  # floats that scoring may hold at once (64 MiB); batches a
 logger = logging.getLogger(__name__)
 
 
+class NotFiniteError(InputError):
+    """A model's vectors or scores hold NaN or infinity."""
+
+
 @dataclass
 class Evaluation:
     """The outcome of `evaluate_recommender`.
@@ -71,7 +75,7 @@ def evaluate_recommender(
         sampled: rank among `num_candidates` items that the user never touched.
         full_ranking: rank among all items, those masked that the user touched before the target.
 
-    Raises InputError when a user has too few actions or the model's vectors or scores are not finite.
+    Raises InputError when a user has too few actions, and NotFiniteError when the model's vectors or scores are not finite.
     """
     if not sampled and not full_ranking:
         raise ValueError("nothing to do: neither sampled nor full ranking is asked for")
@@ -196,11 +200,11 @@ def _split_rows(dataset: SequenceDataset, split: str, max_length: int) -> SplitR
 
 
 def _require_finite(values: torch.Tensor, users: np.ndarray, what: str) -> None:
-    """Raise InputError that names the first user whose row of values [B, ...] holds a NaN or an infinity."""
+    """Raise NotFiniteError that names the first user whose row of values [B, ...] holds a NaN or an infinity."""
     if all(math.isfinite(extreme) for extreme in values.aminmax()):  # one pass and no copy; NaN goes through to both
         return
     row = int((~values.isfinite()).any(dim=1).nonzero()[0])
-    raise InputError(f"user {users[row]}: the model gives a {what} that is not finite (NaN or infinity); nothing was ranked")
+    raise NotFiniteError(f"user {users[row]}: the model gives a {what} that is not finite (NaN or infinity); nothing was ranked")
 
 
 @contextlib.contextmanager

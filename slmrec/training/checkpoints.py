@@ -1,12 +1,13 @@
 """Training checkpoints that are whole or not there: written under another name, listed, and renamed into place.
 
-A `checkpoint-N` holds, beside the model's weights and the Trainer's states, `checkpoint.json`: every file with its size and
-sha256, the configuration and inputs of the run, and the seconds of training that led to it. A directory that differs from its
-list, or has none, is not used.
+A `checkpoint-N` holds, beside the model's weights and the Trainer's states, `checkpoint.json`: every file with its size and sha256,
+the configuration and inputs of the run, and the seconds of training that led to it. A directory that differs from its list, or has
+none, is not used.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from slmrec.artifacts import first_difference, json_sha256, read_json
 from slmrec.errors import InputError
 from slmrec.files import file_sha256, synchronise, write_json
+from slmrec.progress import say
 
 LIST = "checkpoint.json"
 WRITING = ".writing"  # where a checkpoint grows; a resumed stage removes it
@@ -74,14 +76,18 @@ def step_of(checkpoint: Path) -> int | None:
     return int(named[1]) if named else None
 
 
-def last_whole_checkpoint(directory: Path) -> Path | None:
-    """The latest checkpoint of a run to go on from: whole, as is the best one of its time beside it. Others are reported."""
+def last_whole_checkpoint(directory: Path, run: dict) -> Path | None:
+    """The latest checkpoint in `directory` from which `run` can go on: whole, and so is the best one of its time.
+
+    Damaged ones are reported. `run` is `Stage.identity()`; the copied best checkpoint of another run does not count.
+    """
     numbered = [path for path in directory.glob("checkpoint-*") if path.is_dir() and step_of(path) is not None]
     for path in sorted(numbered, key=step_of, reverse=True):
         problem = resume_problem(path)
-        if problem is None:
+        if problem:
+            say(f"{path} is not used: {problem}")
+        elif read_json(path / LIST).get("run") == run:
             return path
-        print(f"{path} is not used: {problem}", flush=True)
     return None
 
 
@@ -111,6 +117,19 @@ def remove_old_checkpoints(directory: Path, limit: int, best_step: int | None) -
 
 # -- another run's checkpoint -------------------------------------------------------------------------------------------------
 
+
+def copy_best(checkpoint: Path, directory: Path) -> None:
+    """Copy the best checkpoint of another run into this one's directory, which so holds all that it needs."""
+    best = best_checkpoint_beside(checkpoint)
+    growing = directory / WRITING
+    if (directory / best.name).exists():  # copied before a kill
+        return
+    shutil.rmtree(growing, ignore_errors=True)
+    shutil.copytree(best, growing / best.name)
+    os.rename(growing / best.name, directory / best.name)
+    growing.rmdir()
+
+
 MAY_DIFFER = {"max_steps", "num_train_epochs", "save_steps"}  # a run goes on for longer, or is looked at more often
 
 
@@ -129,19 +148,20 @@ def checkpoint_input(checkpoint: str | Path) -> dict:
     return {"directory": str(checkpoint), "digest": json_sha256(lists)}
 
 
-def require_same_training(checkpoint: str | Path, identity: dict) -> None:
-    """Refuse a checkpoint whose run differs from this one in anything that its states bring along (learning rate, data ...).
+def require_same_training(checkpoint: str | Path, stage: str, config: dict, inputs: dict) -> None:
+    """Refuse a checkpoint whose run differs from this one in anything that its states bring along (learning rate, rank, data ...).
 
-    `identity` has the keys stage, config and inputs of this run.
+    `config` and `inputs` are those that this run gives to `Stage`.
     """
     recorded = read_json(Path(checkpoint) / LIST).get("run", {})
-    pairs = [_comparable(side) for side in (recorded, identity)]
-    difference = first_difference(*pairs)
+    ours = {"stage": stage, "config": json.loads(json.dumps(config))}
+    ours["inputs"] = {name: described["digest"] for name, described in inputs.items()}
+    difference = first_difference(_comparable(recorded), _comparable(ours))
     if difference:
-        key, theirs, ours = difference
+        key, theirs, this = difference
         raise InputError(
-            f"--resume_from_checkpoint {checkpoint}: its run has {key} = {theirs!r}, this one {ours!r}, which a resumed run "
-            f"cannot apply (only {', '.join(f'--{name}' for name in sorted(MAY_DIFFER))} may differ)"
+            f"--resume_from_checkpoint {checkpoint}: its run has {key} = {theirs!r}, this one {this!r}, which cannot be applied "
+            f"to a run that goes on (only {', '.join(f'--{name}' for name in sorted(MAY_DIFFER))} may differ)"
         )
 
 

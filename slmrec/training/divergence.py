@@ -19,16 +19,19 @@ class LossWatch:
 
     def __init__(self, num_items: int, learning_rate: float):
         self.learning_rate = learning_rate
-        self.start = math.log(num_items + 1)
+        self.start, self._begun = math.log(num_items + 1), False
 
-    def see(self, step: int, loss: float, first: bool = False) -> None:
-        """`first`: of the steps that this process takes; its loss is where the run starts from."""
-        if first and math.isfinite(loss):
-            self.start = max(self.start, loss)
-        if not math.isfinite(loss):
-            raise self.diverged(step, f"the loss is {loss}")
+    def see(self, step: int, loss: float) -> None:
+        """Look at the loss of a step; the first one is where the run starts."""
+        self.see_finite(step, loss)
+        if not self._begun:
+            self.start, self._begun = max(self.start, loss), True
         if loss > FAR * self.start:
             raise self.diverged(step, f"the loss is {loss:.4g} and started at {self.start:.4g}")
+
+    def see_finite(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise self.diverged(step, f"the loss is {loss}")
 
     def diverged(self, step: int, what: str) -> InputError:
         return InputError(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from slmrec.encoders.encoder import Encoder, ItemLoss
 from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import METRICS
-from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
+from slmrec.files import written_whole
 from slmrec.progress import Counter, say, track
+from slmrec.training.divergence import LossWatch
 from slmrec.training.run_log import RunLog
 
 CHECKPOINT = "checkpoint.pt"
@@ -88,7 +91,8 @@ def train_encoder(
 ) -> list[dict]:
     """Train until validation MRR has not risen for `patience` epochs, and leave the best epoch's weights in the model.
 
-    Writes `checkpoint.pt` into the directory after each epoch, goes on from it when it is there, and removes it at the end.
+    Writes `checkpoint.pt` into the directory after each epoch and goes on from it when it is there. It stays: the stage removes it
+    once weights and manifest are whole. Raises InputError at the step at which training diverges.
     On the CPU a resumed run gives exactly the weights of an uninterrupted one. Scalars go where `report_to` says, see RunLog.
     A model without anything to train is prepared and validated, which is its one epoch, and nothing is written.
 
@@ -107,24 +111,25 @@ def train_encoder(
         return [validated({"epoch": 1}, model, rows, started, device)[0]]
     optimizer = new_optimizer(model, settings)
     checkpoint = directory / CHECKPOINT
-    progress = load_checkpoint(checkpoint, model, optimizer, device) if checkpoint.exists() else Progress([], {})
+    progress = load_checkpoint(checkpoint, model, optimizer, device) or Progress([], {})
+    watch = LossWatch(dataset.num_items, settings.learning_rate)
     steps = math.ceil(len(rows) / settings.batch_size)  # of an epoch
     done, epochs = len(progress.history), settings.pretrain_epochs + settings.num_epochs
     log = RunLog(report_to, directory, step=done * steps, config=vars(settings))
     with log, Counter("training", epochs, initial=done, unit="epochs") as counter:
         while not progress.finished(settings):
-            entry, metrics = run_epoch(model, rows, optimizer, settings, len(progress.history) + 1, device)
+            entry, metrics = run_epoch(model, rows, optimizer, settings, len(progress.history) + 1, device, watch)
             progress.history.append(entry)
             record(entry, metrics, settings, log, steps)
             counter.update()
             counter.show(standing(progress))
             if entry["epoch"] == settings.pretrain_epochs:
                 optimizer = new_optimizer(model, settings)  # another objective begins: its moments start at zero
+                watch = LossWatch(dataset.num_items, settings.learning_rate)
             if progress.best_epoch == entry["epoch"]:
                 progress.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             save_checkpoint(checkpoint, model, optimizer, progress)
     model.load_state_dict(progress.best)
-    checkpoint.unlink()
     return progress.history
 
 
@@ -144,14 +149,18 @@ def run_epoch(
     settings: LoopSettings,
     epoch: int,
     device: torch.device,
+    watch: LossWatch,
 ) -> tuple[dict, dict]:
     """One pass over the training rows, then (but for pretraining) validation; returns the epoch's history entry and metrics."""
     started = time.perf_counter()
-    terms = train_epoch(model, rows, optimizer, settings, epoch, device)
+    terms = train_epoch(model, rows, optimizer, settings, epoch, device, watch)
     entry = {"epoch": epoch, "loss": terms.pop("total"), **terms}
     if epoch <= settings.pretrain_epochs:
         return entry | {"train_seconds": round(time.perf_counter() - started, 3)}, {}
-    return validated(entry, model, rows, started, device)
+    try:
+        return validated(entry, model, rows, started, device)
+    except NotFiniteError as error:
+        raise watch.diverged(epoch * math.ceil(len(rows) / settings.batch_size), str(error)) from None
 
 
 def validated(
@@ -174,6 +183,7 @@ def train_epoch(
     settings: LoopSettings,
     epoch: int,
     device: torch.device,
+    watch: LossWatch,
 ) -> dict[str, float]:
     """One pass over the training rows; returns the mean of each loss term per target. Raises InputError when it diverges."""
     model.train()
@@ -182,17 +192,19 @@ def train_epoch(
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
     item_loss = choose_item_loss(settings.loss, settings.num_negatives, settings.precision)
+    step, last = (epoch - 1) * num_batches, None
     for batch in track(batches, f"epoch {epoch}", num_batches, "steps"):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         terms = train_step(model, batch, optimizer, settings, item_loss, pretraining=epoch <= settings.pretrain_epochs)
+        if last is not None:  # looked at one step later: a GPU need not wait for it
+            watch.see(step, float(last))
+        step, last = step + 1, terms["total"].detach()
         weight = len(batch["targets"])
         num_targets += weight
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + weight * value.detach().double()
-    means = {name: float(total) / num_targets for name, total in sums.items()}
-    if not all(map(math.isfinite, means.values())):
-        raise InputError(f"epoch {epoch}: training diverged (loss {means}); try a lower --learning_rate")
-    return means
+    watch.see(step, float(last))
+    return {name: float(total) / num_targets for name, total in sums.items()}
 
 
 def train_step(
@@ -245,18 +257,34 @@ def save_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer
         "cpu_generator": torch.get_rng_state(),
         "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    temporary = path.with_suffix(".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress:
-    """Put model, optimizer and generators into the state of a checkpoint (tensors and plain values only, never code)."""
+def load_checkpoint(path: Path, model: Encoder, optimizer: torch.optim.Optimizer, device: torch.device) -> Progress | None:
+    """Put model, optimizer and generators into the state of a checkpoint (tensors and plain values only, never code).
+
+    None where there is none, or, with a line that says so, a damaged one.
+    """
+    if not path.is_file():
+        return None
+    if not _is_whole(path):
+        say(f"{path} is damaged and not used: training starts anew")
+        return None
     content = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     torch.set_rng_state(content["cpu_generator"])
     if device.type == "cuda" and content["cuda_generators"]:
         torch.cuda.set_rng_state_all(content["cuda_generators"])
-    say(f"Going on after epoch {len(content['history'])}")
+    logger.info("resuming after epoch %d", len(content["history"]))
     return Progress(content["history"], content["best"])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every record of a file that torch.save wrote has its checksum; torch.load does not look at them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError):
+        return False

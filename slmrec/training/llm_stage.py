@@ -22,14 +22,8 @@ from slmrec.llm.ellmrec import EllmModel
 from slmrec.progress import say
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.trainer import (
-    TRAINER_STATE,
-    Objective,
-    RecommenderTrainer,
-    best_checkpoint_beside,
-    hugging_face_arguments,
-    last_whole_checkpoint,
-)
+from slmrec.training.checkpoints import checkpoint_input, copy_best, last_whole_checkpoint, require_same_training
+from slmrec.training.trainer import Objective, RecommenderTrainer, hugging_face_arguments
 
 BF16_CPU_WIDTH = 256  # see resolve_precision
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights that are not trained are kept
@@ -65,11 +59,16 @@ def open_stage(
     if inputs.text:
         require_same_item_map(inputs.data, inputs.text)
         described["text"] = stage_input(inputs.text, "text")
+    described |= extra_inputs or {}
+    if training.resume_from_checkpoint:
+        checkpoint = checkpoint_input(training.resume_from_checkpoint)
+        require_same_training(training.resume_from_checkpoint, name, config, described)
+        described["checkpoint"] = checkpoint
     return Stage(
         name,
         output.output_dir,
         config,
-        described | (extra_inputs or {}),
+        described,
         overwrite=output.overwrite_output_dir,
         resumable=True,
         item_map=read_manifest(inputs.data)["item_map"],
@@ -119,15 +118,15 @@ def train_and_save(
     except ValueError as error:
         raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
     trainer = RecommenderTrainer(
-        model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model
+        model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model, run=stage.identity()
     )
-    outcome = trainer.train(resume_from_checkpoint=_resume_point(stage, training))
+    trainer.train(resume_from_checkpoint=_resume_point(stage, training))
     save_weights(model, arguments.base_model, stage.path)
     save_item_embeddings(model.item_matrix(), stage.path)
     _save_text(model, stage.path)
     save_catalogue(data, stage.path)
     stage.device = str(settings.device)
-    stage.metrics = _training_metrics(trainer, model, outcome.metrics["train_runtime"], len(rows))
+    stage.metrics = _training_metrics(trainer, model, trainer.seconds(), len(rows))
     best = stage.metrics["valid"]["sampled"]["MRR"]
     stage.result = f"best validation MRR {best:.3f} at step {stage.metrics['best_step']}"
     stage.count = f"{trainer.state.global_step}/{trainer.state.max_steps} steps"
@@ -141,18 +140,13 @@ def _save_text(model: EllmModel, directory: Path) -> None:
 
 def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     """The last checkpoint of this very run if it was killed, else the one that the user names, else none."""
-    own = last_whole_checkpoint(stage.path)
+    own = last_whole_checkpoint(stage.path, stage.identity())
     if own:
         say(f"Going on from {own}")
-    if own or not training.resume_from_checkpoint:
-        return str(own) if own else None
-    named = Path(training.resume_from_checkpoint)
-    if not (named / TRAINER_STATE).is_file():
-        raise InputError(f"--resume_from_checkpoint {named}: not a whole checkpoint of a training run")
-    best = best_checkpoint_beside(named)
-    if not best.is_dir():
-        raise InputError(f"--resume_from_checkpoint {named}: the best checkpoint of its run, {best}, is gone")
-    return str(named)
+        return str(own)
+    if training.resume_from_checkpoint:
+        copy_best(Path(training.resume_from_checkpoint), stage.path)
+    return training.resume_from_checkpoint
 
 
 def _training_metrics(trainer: RecommenderTrainer, model: EllmModel, seconds: float, rows: int) -> dict:

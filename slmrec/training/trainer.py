@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,17 +14,18 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from slmrec.artifacts import read_json
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.metrics import METRICS
-from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
 from slmrec.llm.ellmrec import EllmModel
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
+from slmrec.training.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
+from slmrec.training.divergence import LossWatch
 from slmrec.training.run_log import RunLog
 
 Objective = Callable[[EllmModel, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its terms: what of the Trainer's log lines is a curve
-TRAINER_STATE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
 
 
 def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
@@ -48,17 +50,6 @@ def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf
     if built.n_gpu > 1:  # batches are flat, DataParallel would cut them in the wrong places; torchrun uses several GPUs
         built._n_gpu = 1
     return built
-
-
-def last_whole_checkpoint(directory: Path) -> Path | None:
-    """The latest checkpoint-N that a kill did not cut short."""
-    whole = [path for path in directory.glob("checkpoint-*") if (path / TRAINER_STATE).is_file()]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def best_checkpoint_beside(checkpoint: Path) -> Path:
-    """The best checkpoint-N of the run that `checkpoint` belongs to, as of that checkpoint."""
-    return checkpoint.parent / f"checkpoint-{read_json(checkpoint / TRAINER_STATE)['best_global_step']}"
 
 
 class LogBeforeValidation(TrainerCallback):
@@ -116,6 +107,7 @@ class RecommenderTrainer(Trainer):
         rows: the training rows; validation uses the same data set.
         settings: our training arguments (`hugging_face_arguments` made `args` of them).
         base_model: recorded in every checkpoint.
+        run: what this is a run of (`Stage.identity()`), recorded likewise.
     """
 
     def __init__(
@@ -127,6 +119,7 @@ class RecommenderTrainer(Trainer):
         rows: SplitRows,
         settings: LlmTrainingArguments,
         base_model: str,
+        run: dict | None = None,
     ):
         super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate)
         self.remove_callback(PrinterCallback)
@@ -134,7 +127,10 @@ class RecommenderTrainer(Trainer):
         self.shown = ShowAndLog(settings.report_to)
         self.add_callback(self.shown)
         self.objective, self.settings, self.base_model = objective, settings, base_model
-        self._resumed_from: Path | None = None
+        self.run = run or {}
+        self.watch = LossWatch(rows.dataset.num_items, settings.learning_rate)
+        self._started, self._seconds_before = time.time(), 0.0
+        self._growing: Path | None = None  # where a checkpoint is being written
         self._term_sums: dict[str, float] = defaultdict(float)
         self._term_steps = 0.0
 
@@ -145,11 +141,18 @@ class RecommenderTrainer(Trainer):
         targets. The Trainer divides by the number of accumulated batches afterwards, hence that factor.
         """
         terms = self.objective(model, inputs)
+        self._see_divergence(terms)
         share = len(inputs["targets"]) / int(num_items_in_batch)
         for name, term in terms.items():
             self._term_sums[name] += float(term.detach()) * share
         self._term_steps += 1 / self.current_gradient_accumulation_steps
         return terms["loss"] * share * self.current_gradient_accumulation_steps
+
+    def _see_divergence(self, terms: dict[str, torch.Tensor]) -> None:
+        """Distances from a teacher may grow from next to nothing; the next-item loss, where there is one, starts at its worst."""
+        step = self.state.global_step + 1
+        self.watch.see(step, float(terms.get("ce", terms["loss"]).detach()))
+        self.watch.see_finite(step, float(terms["loss"].detach()))
 
     def _get_num_items_in_batch(self, batch_samples, device):
         return sum(len(batch["targets"]) for batch in batch_samples)
@@ -164,6 +167,7 @@ class RecommenderTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def train(self, *args, **kwargs):
+        self._started = time.time()
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -171,15 +175,18 @@ class RecommenderTrainer(Trainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Validation by the 1 + 999 protocol; the best checkpoint is chosen by its MRR."""
-        evaluation = evaluate_recommender(
-            self.model,
-            self.train_dataset.dataset,
-            "valid",
-            seed=self.settings.candidates_seed,
-            num_candidates=self.settings.num_candidates,
-            batch_size=self.args.per_device_eval_batch_size,
-            device=self.args.device,
-        )
+        try:
+            evaluation = evaluate_recommender(
+                self.model,
+                self.train_dataset.dataset,
+                "valid",
+                seed=self.settings.candidates_seed,
+                num_candidates=self.settings.num_candidates,
+                batch_size=self.args.per_device_eval_batch_size,
+                device=self.args.device,
+            )
+        except NotFiniteError as error:
+            raise self.watch.diverged(self.state.global_step, str(error)) from None
         sampled = evaluation.metrics["sampled"]
         metrics = {f"{metric_key_prefix}_{name}": sampled[name] for name in METRICS}
         self.log(metrics)
@@ -191,9 +198,25 @@ class RecommenderTrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
 
+    def seconds(self) -> float:
+        """Of training so far, those included that led to the checkpoint from which it went on."""
+        return self._seconds_before + time.time() - self._started
+
+    def _get_output_dir(self, trial):
+        return str(self._growing or self.args.output_dir)
+
+    def _save_checkpoint(self, model, trial):
+        directory = Path(self.args.output_dir)
+        description = {"run": self.run, "train_seconds": round(self.seconds(), 2)}
+        with new_checkpoint(directory, self.state.global_step, description) as self._growing:
+            super()._save_checkpoint(model, trial)
+        self._growing = None
+        remove_old_checkpoints(directory, self.args.save_total_limit, self.state.best_global_step)
+
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        self._resumed_from = Path(resume_from_checkpoint)
-        restore_weights(model or self.model, self._resumed_from)
+        directory = Path(resume_from_checkpoint)
+        self._seconds_before = read_json(directory / LIST)["train_seconds"]
+        restore_weights(model or self.model, directory)
 
     def _run_epoch(self, *args, **kwargs):
         """A run that was killed after its last step is not trained further; the Trainer would take one more step."""
@@ -201,9 +224,8 @@ class RecommenderTrainer(Trainer):
             super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args, **kwargs):
-        """A resumed state names its best checkpoint by a path, which may have changed; it lies beside the resumed checkpoint."""
-        if self.state.best_model_checkpoint is None and self._resumed_from:
-            self.state.best_model_checkpoint = str(best_checkpoint_beside(self._resumed_from))
+        """The state names the best checkpoint by the path that it was written under; it lies in the output directory."""
+        self.state.best_model_checkpoint = str(Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}")
         return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self):

@@ -140,7 +140,8 @@ def test_held_out_items_have_no_influence_on_training(make_encoder, random_datas
     models = []
     for dataset in (random_dataset, SequenceDataset(items, random_dataset.offsets, random_dataset.num_items)):
         models.append(make_encoder(name))
-        train_encoder(models[-1], dataset, settings_of(name, num_epochs=2), tmp_path, CPU)
+        (tmp_path / str(len(models))).mkdir()
+        train_encoder(models[-1], dataset, settings_of(name, num_epochs=2), tmp_path / str(len(models)), CPU)
     learns = name != "nearest"  # which knows the texts alone
     assert same_state(*models) and same_state(models[0], make_encoder(name)) != learns
 

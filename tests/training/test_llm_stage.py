@@ -111,13 +111,56 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(flags, tmp_path, caps
 
 
 def test_a_kill_while_a_checkpoint_is_written(flags, tmp_path, capsys, whole):
-    """checkpoint-8 holds weights but no trainer_state.json, so the run goes on from checkpoint-4."""
+    """checkpoint-8 has no name yet, so the run goes on from checkpoint-4."""
     with interrupted("_save_rng_state", 2):
         finetune.main(flags())
-    assert (tmp_path / "run.partial" / "checkpoint-8" / "heads.safetensors").is_file()
+    assert (tmp_path / "run.partial" / ".writing" / "checkpoint-8" / "heads.safetensors").is_file()
+    assert not (tmp_path / "run.partial" / "checkpoint-8").exists()
     finetune.main(flags())
     assert "checkpoint-4\n" in capsys.readouterr().out
     assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize(
+    "name, damage", [("trainer_state.json", "half"), ("optimizer.pt", "missing"), ("backbone/model.safetensors", "zeroed")]
+)
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(flags, tmp_path, capsys, whole, name, damage):
+    with interrupted("training_step", 9):
+        finetune.main(flags())
+    path = tmp_path / "run.partial" / "checkpoint-8" / name
+    size = path.stat().st_size
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(b"\0" * (size if damage == "zeroed" else size // 2))
+    (tmp_path / "run.partial" / "checkpoint-abc").mkdir()
+    finetune.main(flags())
+    said = capsys.readouterr().out
+    assert "checkpoint-8 is not used: it" in said and f"Going on from {tmp_path / 'run.partial' / 'checkpoint-4'}" in said
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_goes_on_from_before_it(flags, tmp_path, capsys, falling_mrr):
+    with interrupted("training_step", 11):
+        finetune.main(flags())
+    os.truncate(tmp_path / "run.partial" / "checkpoint-4" / "heads.safetensors", 10)
+    falling_mrr.clear()
+    finetune.main(flags())
+    said = capsys.readouterr().out
+    assert "checkpoint-8 is not used: of the best checkpoint of its run, checkpoint-4: its heads.safetensors is not" in said
+    assert "Going on" not in said
+
+
+def test_seconds_add_up_over_a_kill(flags, tmp_path, monkeypatch):
+    clock = iter(range(0, 10**9, 10))  # every look at the clock is ten seconds later
+    monkeypatch.setattr(trainer.time, "time", lambda: float(next(clock)))
+    with interrupted("training_step", 11):
+        finetune.main(flags())
+    before = read_json(tmp_path / "run.partial" / "checkpoint-8" / "checkpoint.json")["train_seconds"]
+    with interrupted("_load_best_model", 1):
+        finetune.main(flags())
+    after = read_json(tmp_path / "run.partial" / "checkpoint-12" / "checkpoint.json")["train_seconds"]
+    finetune.main(flags())
+    assert 0 < before < after < read_json(tmp_path / "run" / "metrics.json")["train_seconds"]
 
 
 def test_a_kill_before_the_first_checkpoint_starts_afresh(flags, tmp_path, capsys, whole):
@@ -279,39 +322,105 @@ def test_other_embeddings_are_another_run(short, write_embeddings, tiny_data, tm
 # -- going on from a named checkpoint -----------------------------------------------------------------------------------------
 
 
-def test_a_named_checkpoint_of_a_finished_run(flags, tmp_path):
-    """Six steps more on top of twelve, with the history of both."""
-    finetune.main(flags(output_dir=tmp_path / "first"))
-    first = read_json(tmp_path / "first" / "metrics.json")
-    checkpoint = tmp_path / "first" / "checkpoint-12"
-    finetune.main(flags(max_steps=18, resume_from_checkpoint=checkpoint))
-    metrics = read_json(tmp_path / "run" / "metrics.json")
-    assert metrics["steps"] == 18 and metrics["history"][:3] == first["history"]
+@pytest.fixture(scope="module")
+def first(tiny_flags, tmp_path_factory):
+    """RUN with its best checkpoint first: a run to go on from."""
+    calls, evaluate = [], trainer.evaluate_recommender
+
+    def falling(*args, **kwargs):
+        calls.append(1)
+        evaluation = evaluate(*args, **kwargs)
+        evaluation.metrics["sampled"]["MRR"] = 1 / len(calls)
+        return evaluation
+
+    directory = tmp_path_factory.mktemp("runs") / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "evaluate_recommender", falling)
+        finetune.main(tiny_flags(**RUN, output_dir=directory))
+    return directory
+
+
+def test_a_named_checkpoint_of_a_finished_run(flags, tmp_path, first):
+    """Six steps more on top of twelve, with the history of both; the checkpoint is an input of the run."""
+    finetune.main(flags(max_steps=18, resume_from_checkpoint=first / "checkpoint-12"))
+    metrics, manifest = read_json(tmp_path / "run" / "metrics.json"), read_manifest(tmp_path / "run")
+    assert metrics["steps"] == 18 and metrics["history"][:3] == read_json(first / "metrics.json")["history"]
     assert [entry["step"] for entry in metrics["history"]] == [4, 8, 12, 16, 18]
-    assert not (tmp_path / "run" / "checkpoint-4").exists()
+    assert metrics["train_seconds"] > read_json(first / "metrics.json")["train_seconds"] / 2
+    assert set(manifest["inputs"]["checkpoint"]) == {"directory", "digest"}
+    finetune.main(flags(max_steps=18, resume_from_checkpoint=first / "checkpoint-12"))  # up to date
+    with pytest.raises(InputError, match="a finished run with inputs.checkpoint = .*, this one has None"):
+        finetune.main(flags(max_steps=18))
 
 
-def test_the_best_checkpoint_may_lie_in_the_run_that_was_resumed(flags, tmp_path, falling_mrr):
-    finetune.main(flags(output_dir=tmp_path / "first"))
-    finetune.main(flags(max_steps=16, resume_from_checkpoint=tmp_path / "first" / "checkpoint-12"))
-    assert read_json(tmp_path / "run" / "metrics.json")["best_step"] == 4
-    expected, actual = trained_weights(tmp_path / "first"), trained_weights(tmp_path / "run")
+def test_the_best_checkpoint_may_lie_in_the_run_that_was_resumed(flags, tmp_path, first):
+    """It is copied, so that the new run holds all it needs, and a kill before its own first checkpoint changes nothing."""
+    longer = {"max_steps": 16, "resume_from_checkpoint": first / "checkpoint-12"}
+    with interrupted("training_step", 3):
+        finetune.main(flags(**longer))
+    finetune.main(flags(**longer))
+    assert read_json(tmp_path / "run" / "metrics.json")["best_step"] == 4 and (tmp_path / "run" / "checkpoint-4").is_dir()
+    assert [entry["step"] for entry in read_json(tmp_path / "run" / "metrics.json")["history"]] == [4, 8, 12, 16]
+    expected, actual = trained_weights(first), trained_weights(tmp_path / "run")
     assert all(torch.equal(tensor, actual[name]) for name, tensor in expected.items())
 
 
-def test_named_checkpoints_that_cannot_be_used(flags, tmp_path, falling_mrr):
-    finetune.main(flags(output_dir=tmp_path / "first"))
-    named = tmp_path / "first" / "checkpoint-12"
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_layers": 3}, "config.num_layers = 2, this one 3"),
+        ({"train_strategy": "lora"}, "config.train_strategy = 'full', this one 'lora'"),
+        ({"lora_r": 8}, "config.lora_r = 16, this one 8"),
+        ({"targets": "all"}, "config.targets = 'last', this one 'all'"),
+        ({"learning_rate": 5e-5}, "config.learning_rate = 0.003, this one 5e-05"),
+        ({"weight_decay": 0.1}, "config.weight_decay = 0.0, this one 0.1"),
+        ({"lr_scheduler_type": "linear"}, "config.lr_scheduler_type = 'cosine', this one 'linear'"),
+    ],
+)
+def test_what_a_resumed_run_cannot_apply_is_refused(flags, tmp_path, first, changes, message):
+    with pytest.raises(InputError) as refused:
+        finetune.main(flags(max_steps=16, resume_from_checkpoint=first / "checkpoint-12", **changes))
+    assert message in str(refused.value) and "(only --max_steps, --num_train_epochs, --save_steps may differ)" in str(
+        refused.value
+    )
+    assert not list(tmp_path.glob("*run*"))
+
+
+def test_named_checkpoints_that_cannot_be_used(flags, tmp_path, first):
+    named = first / "checkpoint-12"
     alone = shutil.copytree(named, tmp_path / "alone" / "checkpoint-12")
-    for checkpoint, changes, message in (
-        ("nowhere", {}, "--resume_from_checkpoint nowhere: not a whole checkpoint"),
-        (named, {"num_layers": 3}, "checkpoint-12: its num_layers is 2, that of the model 3"),
-        (named, {"train_strategy": "lora"}, "checkpoint-12: its train_strategy is full, that of the model lora"),
-        (alone, {}, "the best checkpoint of its run, .*alone/checkpoint-4, is gone"),
+    damaged = shutil.copytree(first, tmp_path / "damaged") / "checkpoint-12"
+    os.truncate(damaged / "backbone" / "model.safetensors", 100)
+    for checkpoint, message in (
+        ("nowhere", "--resume_from_checkpoint nowhere: no such directory"),
+        (alone, "not a whole checkpoint .*of the best checkpoint of its run, checkpoint-4: it is gone"),
+        (damaged, "checkpoint-12: not a whole checkpoint .*its backbone/model.safetensors is not what was written"),
+        (first, "first: not a whole checkpoint of a training run .it has no checkpoint.json"),
     ):
         with pytest.raises(InputError, match=message):
-            finetune.main(flags(max_steps=16, resume_from_checkpoint=checkpoint, **changes))
-        assert not list(tmp_path.glob("run*"))
+            finetune.main(flags(max_steps=16, resume_from_checkpoint=checkpoint))
+        assert not list(tmp_path.glob("*run*"))
+
+
+def test_a_run_does_not_start_from_its_own_unfinished_checkpoint(flags, tmp_path):
+    with interrupted("training_step", 6):
+        finetune.main(flags())
+    with pytest.raises(InputError, match="would replace its own input"):
+        finetune.main(flags(resume_from_checkpoint=tmp_path / "run.partial" / "checkpoint-4") + ["--overwrite_output_dir"])
+    assert (tmp_path / "run.partial" / "checkpoint-4").is_dir()
+
+
+# -- divergence ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e6])
+def test_a_run_that_diverges_stops_at_that_step(flags, tmp_path, rate):
+    with pytest.raises(
+        InputError,
+        match=rf"training diverged at step [2-9] .learning rate {re.escape(f'{rate:g}')}.: the loss is .*lower --learning_rate",
+    ):
+        finetune.main(flags(learning_rate=rate))
+    assert not list(tmp_path.glob("run"))
 
 
 # -- what is written ----------------------------------------------------------------------------------------------------------
