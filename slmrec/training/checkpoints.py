@@ -1,8 +1,8 @@
 """Training checkpoints that are whole or not there: written under another name, listed, and renamed into place.
 
-A `checkpoint-N` holds, beside the model's weights and the Trainer's states, `checkpoint.json`: every file with its size and sha256,
-the configuration and inputs of the run, and the seconds of training that led to it. A directory that differs from its list, or has
-none, is not used.
+A `checkpoint-N` holds, beside the model's weights and the Trainer's states, `checkpoint.json`: every file with its size and
+sha256, the configuration and inputs of the run, and the seconds of training that led to it. A directory that differs from its
+list, or has none, is not used.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def checkpoint_input(checkpoint: str | Path) -> dict:
 
 
 def require_same_training(checkpoint: str | Path, stage: str, config: dict, inputs: dict) -> None:
-    """Refuse a checkpoint whose run differs from this one in anything that its states bring along (learning rate, rank, data ...).
+    """Refuse a checkpoint whose run differs from this one in what its states bring along (learning rate, rank, data ...).
 
     `config` and `inputs` are those that this run gives to `Stage`.
     """

@@ -91,8 +91,8 @@ def train_encoder(
 ) -> list[dict]:
     """Train until validation MRR has not risen for `patience` epochs, and leave the best epoch's weights in the model.
 
-    Writes `checkpoint.pt` into the directory after each epoch and goes on from it when it is there. It stays: the stage removes it
-    once weights and manifest are whole. Raises InputError at the step at which training diverges.
+    Writes `checkpoint.pt` into the directory after each epoch and goes on from it when it is there. It stays: the stage removes
+    it once weights and manifest are whole. Raises InputError at the step at which training diverges.
     On the CPU a resumed run gives exactly the weights of an uninterrupted one. Scalars go where `report_to` says, see RunLog.
     A model without anything to train is prepared and validated, which is its one epoch, and nothing is written.
 
