@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 
 LONGEST = 400  # characters of a message: two lines of a wide terminal
 
@@ -48,6 +50,16 @@ def in_one_line(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or _torch_lacks_memory(error):
         return NO_MEMORY
     return None
+
+
+@contextlib.contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Gives an OSError of the body that names no file (a full disk does not) the name of the one that it is about."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def of_the_system(error: OSError) -> str:

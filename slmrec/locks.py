@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +26,13 @@ class DirectoryLock:
         self.directory = Path(directory)
         self.path = self.directory.with_name(f".{self.directory.name}.slmrec.lock")
         self._lock = FileLock(self.path, fallback_to_soft=False)
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.release()
 
     def acquire(self) -> None:
         """Take the lock, if need be after waiting for its holder, who is named. Raises InputError when that is this process."""

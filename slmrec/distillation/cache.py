@@ -4,19 +4,20 @@ A cache directory holds
 
     states.npy   [P, B, d1], P read positions of all training rows in row order, B blocks, d1 the hidden size (float32, or the
                  bits of bfloat16 as int16), memory-mapped in training;
-    cache.json   what the states belong to (`CacheKey`), and how many rows are written.
+    cache.json   what the states belong to (`CacheKey`), how many rows are written, and the sha256 of their states. It is written
+                 first, and marks the directory as a cache.
 
-Several epochs, and a sweep over the weights lambda 1 to 3, read it in the teacher's place.
+Several epochs, and a sweep over the weights lambda 1 to 3, read it in the teacher's place. States that are not those that were
+written are computed again.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,17 +27,19 @@ import torch
 
 from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
-from slmrec.errors import InputError
+from slmrec.errors import InputError, naming
+from slmrec.files import is_temporary
+from slmrec.locks import DirectoryLock
 from slmrec.progress import Counter, say
 from slmrec.ragged import indices, row_starts
 
 if TYPE_CHECKING:  # rows come in ready made: distillation does not depend on the data stage
     from slmrec.data.batches import SplitRows
 
-STATES, PROGRESS, LOCK = "states.npy", "cache.json", "lock"
+STATES, PROGRESS = "states.npy", "cache.json"
 STORED = {"float32": np.float32, "bfloat16": np.int16}  # numpy has no bfloat16: its bits are stored
 RECORD_SECONDS = 5.0  # between two records of progress: what a kill can cost
-GIB = 2**30
+GIB, CHUNK = 2**30, 2**24  # bytes; the second are hashed at once
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,13 @@ def cached_teacher(
     not fit on its disk.
     """
     directory = Path(directory)
-    _refuse_other_content(directory, key)
-    directory.mkdir(parents=True, exist_ok=True)
-    with _only_one_fills(directory):
-        written = _rows_written(directory, key) if (directory / PROGRESS).is_file() else _reserve(directory, key, rows)
-        if written < len(rows):
-            _fill(directory, key, rows, load_teacher(), batch_size, written)
+    with DirectoryLock(directory):
+        _refuse_other_content(directory)
+        directory.mkdir(exist_ok=True)
+        cache = _Filling(directory, key, rows)
+        cache.check()
+        if cache.written < len(rows):
+            cache.fill(load_teacher, batch_size)
     return CachedTeacher(directory, key, rows, user_projection)
 
 
@@ -121,68 +125,116 @@ def positions_per_row(rows: SplitRows) -> np.ndarray:
     return rows.lengths if rows.targets == "all" else np.ones(len(rows), dtype=np.int64)
 
 
-def _refuse_other_content(directory: Path, key: CacheKey) -> None:
-    if (directory / PROGRESS).is_file():
-        _rows_written(directory, key)
-    elif directory.exists() and (not directory.is_dir() or {path.name for path in directory.iterdir()} - {STATES, LOCK}):
-        raise InputError(f"--teacher_cache {directory}: neither a cache of teacher states nor an empty directory")
+def _refuse_other_content(directory: Path) -> None:
+    if not os.path.lexists(directory):
+        return
+    found = {path.name for path in directory.iterdir() if not is_temporary(path)} if directory.is_dir() else {""}
+    if found and PROGRESS not in found:
+        raise InputError(
+            f"--teacher_cache {directory}: neither a cache of teacher states (it has no {PROGRESS}) nor an empty directory"
+        )
 
 
-def _rows_written(directory: Path, key: CacheKey) -> int:
-    """How many rows the cache holds. Raises InputError when it belongs to something else than `key`, naming both sides."""
-    content = read_json(directory / PROGRESS)
-    difference = first_difference(content["key"], asdict(key))
-    if difference:
-        name, theirs, ours = difference
-        raise InputError(f"--teacher_cache {directory}: holds states of {name} {theirs}, this run has {ours}")
-    return content["rows_written"]
+class _Filling:
+    """A cache directory, checked and filled by the process that holds its lock.
 
+    Attributes:
+        written: rows whose states are there.
+        digest: sha256 over their states so far.
+    """
 
-@contextmanager
-def _only_one_fills(directory: Path) -> Iterator[None]:
-    """Runs of a sweep that start together wait for the first one. The lock goes with its process, also when that is killed."""
-    with open(directory / LOCK, "w", encoding="utf-8") as lock:
+    def __init__(self, directory: Path, key: CacheKey, rows: SplitRows):
+        self.directory, self.key, self.rows = directory, key, rows
+        self.ends = np.cumsum(positions_per_row(rows))  # [rows] one past the last position of each
+        self.shape = (int(self.ends[-1]), len(key.layers), key.hidden_size)
+        self.dtype = np.dtype(STORED[key.dtype])
+        self.written, self.digest = 0, hashlib.sha256()
+
+    def check(self) -> None:
+        """Set `written`: the recorded rows if their states are still what was written, else none, after a line that says so.
+
+        Raises InputError when the cache belongs to something else than `key`, naming both sides, or its record is damaged.
+        """
+        if not (self.directory / PROGRESS).is_file():
+            return
+        way_out = f"delete {self.directory}, and its states are computed again"
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{directory}: another run is filling this cache of teacher states, waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            content = read_json(self.directory / PROGRESS)
+        except InputError as damage:
+            raise InputError(f"{damage}; {way_out}") from None
+        if not isinstance(content.get("key"), dict) or not isinstance(content.get("rows_written"), int):
+            raise InputError(f"{self.directory / PROGRESS}: not the record of a cache of teacher states; {way_out}")
+        difference = first_difference(content["key"], asdict(self.key))
+        if difference:
+            name, theirs, ours = difference
+            raise InputError(f"--teacher_cache {self.directory}: holds states of {name} {theirs}, this run has {ours}")
+        recorded = content["rows_written"]
+        if not 0 < recorded <= len(self.rows):
+            return
+        if self._digest_of(recorded) == content.get("sha256"):
+            self.written = recorded
+        else:
+            say(f"{self.directory}: its states are damaged and computed again")
+            self.digest = hashlib.sha256()
 
+    def _digest_of(self, rows: int) -> str | None:
+        """sha256 of the states of the first rows; None where the file is not one of them. It is kept in `digest`."""
+        try:
+            states = np.load(self.directory / STATES, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if states.shape != self.shape or states.dtype != self.dtype:
+            return None
+        step, end = max(1, CHUNK // states[0].nbytes), int(self.ends[rows - 1])
+        for start in range(0, end, step):
+            self.digest.update(np.ascontiguousarray(states[start : min(start + step, end)]).data)
+        return self.digest.hexdigest()
 
-def _reserve(directory: Path, key: CacheKey, rows: SplitRows) -> int:
-    """Say how much disk the states take, take it, and record that no row is written; returns 0."""
-    shape = (int(positions_per_row(rows).sum()), len(key.layers), key.hidden_size)
-    dtype = np.dtype(STORED[key.dtype])
-    needed, free = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, shutil.disk_usage(directory).free
-    what = f"{needed / GIB:.2f} GiB for teacher states of {shape[0]:,} positions x {shape[1]} blocks x {shape[2]} {key.dtype}"
-    if needed > free:
-        raise InputError(f"--teacher_cache {directory}: {what} do not fit, {free / GIB:.2f} GiB are free")
-    say(f"{directory}: {what} ({free / GIB:.2f} GiB are free)")
-    states = np.lib.format.open_memmap(directory / STATES, mode="w+", dtype=dtype, shape=shape)
-    del states
-    with open(directory / STATES, "r+b") as stream:  # a sparse file would fail in the middle of training, with a bus error
-        os.posix_fallocate(stream.fileno(), 0, os.path.getsize(directory / STATES))
-    write_json(directory / PROGRESS, {"key": asdict(key), "rows_written": 0})
-    return 0
+    def fill(self, load_teacher: Callable[[], FrozenTeacher], batch_size: int) -> None:
+        """Compute and write the states of rows `written`..len(rows) - 1, in row order."""
+        if not self.written:
+            self._reserve()
+        teacher = load_teacher()
+        states = np.lib.format.open_memmap(self.directory / STATES, mode="r+")
+        device, recorded = teacher.model.item_embeddings.device, time.monotonic()
+        with Counter("teacher states", len(self.rows), initial=self.written, unit="rows of teacher states") as progress:
+            while self.written < len(self.rows):
+                chosen = np.arange(self.written, min(self.written + batch_size, len(self.rows)))
+                blocks = self._blocks(teacher, {name: part.to(device) for name, part in self.rows.collate(chosen).items()})
+                end = int(self.ends[chosen[-1]])
+                states[end - len(blocks) : end] = blocks
+                self.digest.update(blocks.data)
+                self.written += len(chosen)
+                progress.update(len(chosen))
+                if self.written == len(self.rows) or time.monotonic() - recorded > RECORD_SECONDS:
+                    states.flush()
+                    self._record()
+                    recorded = time.monotonic()
 
+    def _blocks(self, teacher: FrozenTeacher, batch: dict[str, torch.Tensor]) -> np.ndarray:
+        """The teacher's states of a batch as they are stored, [n, B, d1]."""
+        blocks = torch.stack(teacher.signals(batch).blocks, dim=1).to(getattr(torch, self.key.dtype)).cpu()
+        return np.ascontiguousarray(blocks.view(torch.int16).numpy() if self.key.dtype == "bfloat16" else blocks.numpy())
 
-def _fill(directory: Path, key: CacheKey, rows: SplitRows, teacher: FrozenTeacher, batch_size: int, written: int) -> None:
-    """Compute and write the states of rows `written`..len(rows) - 1, in row order."""
-    states = np.lib.format.open_memmap(directory / STATES, mode="r+")
-    ends = np.cumsum(positions_per_row(rows))
-    device = teacher.model.item_embeddings.device
-    recorded = time.monotonic()
-    with Counter("teacher states", len(rows), initial=written, unit="rows of teacher states") as progress:
-        while written < len(rows):
-            chosen = np.arange(written, min(written + batch_size, len(rows)))
-            batch = {name: tensor.to(device) for name, tensor in rows.collate(chosen).items()}
-            blocks = torch.stack(teacher.signals(batch).blocks, dim=1).to(getattr(torch, key.dtype)).cpu()  # [n, B, d1]
-            end = int(ends[chosen[-1]])
-            states[end - len(blocks) : end] = blocks.view(torch.int16).numpy() if key.dtype == "bfloat16" else blocks.numpy()
-            written += len(chosen)
-            progress.update(len(chosen))
-            if written == len(rows) or time.monotonic() - recorded > RECORD_SECONDS:
-                states.flush()
-                write_json(directory / PROGRESS, {"key": asdict(key), "rows_written": written})
-                recorded = time.monotonic()
+    def _reserve(self) -> None:
+        """Say how much disk the states take, record that no row is written, and take it."""
+        positions, blocks, width = self.shape
+        (self.directory / STATES).unlink(missing_ok=True)
+        needed, free = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize, shutil.disk_usage(self.directory).free
+        what = (
+            f"{needed / GIB:.2f} GiB for teacher states of {positions:,} positions x {blocks} blocks x {width} {self.key.dtype}"
+        )
+        (self.directory / STATES).unlink(missing_ok=True)
+        if needed > free:
+            raise InputError(f"--teacher_cache {self.directory}: {what} do not fit, {free / GIB:.2f} GiB are free")
+        say(f"{self.directory}: {what} ({free / GIB:.2f} GiB are free)")
+        self._record()
+        with naming(self.directory / STATES):
+            np.lib.format.open_memmap(self.directory / STATES, mode="w+", dtype=self.dtype, shape=self.shape)
+            if hasattr(os, "posix_fallocate"):  # a sparse file would fail in the middle of training, with a bus error
+                with open(self.directory / STATES, "r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, os.path.getsize(self.directory / STATES))
+
+    def _record(self) -> None:
+        content = {"key": asdict(self.key), "rows_written": self.written, "sha256": self.digest.hexdigest()}
+        write_json(self.directory / PROGRESS, content)

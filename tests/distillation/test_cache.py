@@ -1,5 +1,6 @@
 """The cache of teacher states: the right state for every row, filled once, resumed after a kill, refused when it is not ours."""
 
+import errno
 import json
 from collections import namedtuple
 from dataclasses import replace
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 import distill
-from slmrec.artifacts import read_json
+from slmrec.artifacts import read_json, write_json
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.distillation import cache
 from slmrec.distillation.cache import CacheKey, cached_teacher
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
-from slmrec.errors import InputError
+from slmrec.errors import InputError, in_one_line
+from tests.kills import watching
 
 KEY = CacheKey(teacher="aaa", data="ddd", layers=[1, 2], targets="last", max_length=30, hidden_size=32, dtype="float32")
 
@@ -106,6 +108,96 @@ def test_a_killed_filling_goes_on_and_a_whole_cache_asks_no_teacher(tmp_path, mo
     assert third.signals(rows.collate([0, 1, 2])).blocks[0][:, 0].tolist() == [10.0, 210.0, 310.0]
 
 
+def damage_states(directory, how):
+    path = directory / "states.npy"
+    content = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+        return
+    if how == "zeroed":
+        content = bytes(len(content))
+    elif how == "one byte":
+        content[-1] ^= 1
+    elif how == "other shape":
+        np.save(path, np.zeros((7, 2, 2), np.float32))
+        return
+    elif how == "a pickle":
+        np.save(path, np.array([{"a": 1}], dtype=object))
+        return
+    path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "header alone": content[:128]}.get(how, content))
+
+
+DAMAGES = ["missing", "empty", "half", "header alone", "zeroed", "one byte", "other shape", "a pickle"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_damaged_states_are_computed_again(tmp_path, monkeypatch, capsys, how, whole):
+    monkeypatch.setattr(cache, "RECORD_SECONDS", -1.0)
+    rows, key, directory = four_users("last"), replace(KEY, hidden_size=2), tmp_path / "cache"
+    if whole:
+        cached_teacher(directory, key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=1)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            cached_teacher(directory, key, rows, PROJECTION, lambda: KnownTeacher("last", dies_after=2), batch_size=1)
+    damage_states(directory, how)
+    teacher = KnownTeacher("last")
+    again = cached_teacher(directory, key, rows, PROJECTION, lambda: teacher, batch_size=2)
+    untouched = not whole and how == "one byte"  # it lies in the row that was still to come
+    assert teacher.users_seen == ([3] if untouched else [0, 2, 3])
+    assert ("its states are damaged and computed again" in capsys.readouterr().out) != untouched
+    assert again.signals(rows.collate([0, 1, 2])).blocks[0][:, 0].tolist() == [10.0, 210.0, 310.0]
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "{}", '{"key": 3}', "\0\0\0\0", '{"key": {}}', '{"rows_written": 3}'])
+def test_a_damaged_record_is_one_line_that_says_what_to_do(tmp_path, record):
+    rows, key = four_users("last"), replace(KEY, hidden_size=2)
+    cached_teacher(tmp_path / "cache", key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
+    (tmp_path / "cache" / "cache.json").write_text(record)
+    with pytest.raises(InputError, match=r"cache\.json: not .*; delete .*cache, and its states are computed again"):
+        cached_teacher(tmp_path / "cache", key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
+
+
+@pytest.mark.parametrize("changes", [{"rows_written": 0}, {"rows_written": -1}, {"rows_written": 99}, {"sha256": None}])
+def test_a_record_that_cannot_be_is_not_believed(tmp_path, changes):
+    rows, key, teacher = four_users("last"), replace(KEY, hidden_size=2), KnownTeacher("last")
+    cached_teacher(tmp_path / "cache", key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
+    write_json(tmp_path / "cache" / "cache.json", read_json(tmp_path / "cache" / "cache.json") | changes)
+    cached_teacher(tmp_path / "cache", key, rows, PROJECTION, lambda: teacher, batch_size=4)
+    assert teacher.users_seen == [0, 2, 3]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_no_kill_at_any_file_event_spoils_a_cache(tmp_path, monkeypatch, cut):
+    monkeypatch.setattr(cache, "RECORD_SECONDS", -1.0)
+    rows, key = four_users("last"), replace(KEY, hidden_size=2)
+    number, deaths = 0, 0
+    while deaths == number:
+        number += 1
+        place = tmp_path / str(number)
+        place.mkdir()
+        with watching(place, at=number, cut=cut) as watch:
+            cached_teacher(place / "cache", key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=1)
+        deaths += watch.dead
+        whole = cached_teacher(place / "cache", key, rows, PROJECTION, lambda: KnownTeacher("last"), batch_size=1)
+        assert whole.signals(rows.collate([0, 1, 2])).blocks[0][:, 0].tolist() == [10.0, 210.0, 310.0], watch.events[-1]
+        assert sorted(path.name for path in place.iterdir()) == ["cache"]
+    assert deaths > 10
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    with pytest.raises(OSError) as error:
+        cached_teacher(tmp_path / "cache", KEY, four_users("last"), PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
+    assert (
+        in_one_line(error.value)
+        == f"{tmp_path / 'cache' / 'states.npy'}: no space is left on its disk; make room and start again"
+    )
+
+
 CHANGES = [{"teacher": "bbb"}, {"data": "eee"}, {"layers": [2]}, {"max_length": 20}, {"dtype": "bfloat16"}]
 
 
@@ -123,9 +215,17 @@ def test_a_cache_of_something_else_is_refused_naming_both(tmp_path, change):
 
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("do not touch")
-    with pytest.raises(InputError, match="neither a cache of teacher states nor an empty directory"):
+    with pytest.raises(InputError, match="neither a cache of teacher states .* nor an empty directory"):
         cached_teacher(tmp_path, KEY, four_users("last"), PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["lock", "states.npy"])
+def test_files_of_our_names_in_a_directory_of_somebody_else_stay(tmp_path, name):
+    (tmp_path / name).write_text("do not touch")
+    with pytest.raises(InputError, match="neither a cache of teacher states .it has no cache.json. nor an empty directory"):
+        cached_teacher(tmp_path, KEY, four_users("last"), PROJECTION, lambda: KnownTeacher("last"), batch_size=4)
+    assert (tmp_path / name).read_text() == "do not touch"
 
 
 def test_states_that_do_not_fit_are_refused_before_the_teacher_is_loaded(tmp_path, monkeypatch):

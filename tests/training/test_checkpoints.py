@@ -109,6 +109,14 @@ def test_names_that_are_no_steps_are_ignored(tmp_path):
     assert [step_of(tmp_path / name) for name in ("checkpoint-12", "checkpoint-x")] == [12, None]
 
 
+def test_the_latest_is_the_one_of_the_highest_number(tmp_path):
+    assert last_whole_checkpoint(tmp_path, RUN) is None
+    for step in (100, 9, 10):
+        write(tmp_path, step)
+    (tmp_path / "checkpoint-100" / LIST).unlink()
+    assert last_whole_checkpoint(tmp_path, RUN).name == "checkpoint-10"
+
+
 def test_the_best_and_the_latest_are_kept(tmp_path):
     for step in (2, 4, 6, 8):
         write(tmp_path, step, best=4)

@@ -11,7 +11,7 @@ from slmrec.evaluation.protocol import Evaluation
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.training import trainer as trainer_module
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments, last_whole_checkpoint
+from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments
 
 
 class KeepGradients(TrainerCallback):
@@ -153,13 +153,3 @@ def test_training_arguments_reach_the_trainer(tmp_path):
     assert theirs.save_steps == theirs.eval_steps == 7 and theirs.device.type == "cpu" and theirs.optim.startswith("adamw")
     default = hugging_face_arguments(LlmTrainingArguments(device="cpu"), tmp_path, bf16=False)
     assert (default.lr_scheduler_type, default.max_grad_norm, default.adam_beta1) == ("cosine", 1.0, 0.9)
-
-
-def test_latest_whole_checkpoint(tmp_path):
-    assert last_whole_checkpoint(tmp_path) is None
-    for step in (9, 10, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    assert last_whole_checkpoint(tmp_path) is None
-    (tmp_path / "checkpoint-9" / "trainer_state.json").touch()
-    (tmp_path / "checkpoint-10" / "trainer_state.json").touch()
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"  # by number, and 100 was cut short
