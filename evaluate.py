@@ -79,6 +79,9 @@ def print_table(args: EvaluationArguments, dataset: SequenceDataset, evaluation:
     print(f"{'ranked among':<22}" + "".join(f"{name:>9}" for name in METRICS))
     for metrics in evaluation.metrics.values():
         print(f"{rivals(metrics):<22}" + "".join(f"{100 * metrics[column]:9.2f}" for column in METRICS))
+        if "users_without_rivals" in metrics:
+            left_out = metrics["users_without_rivals"]
+            print(f"  {left_out} users have touched every item: nothing to rank their target against, so they are left out")
     print(", ".join(f"{part} {seconds:.1f} s" for part, seconds in evaluation.seconds.items()) + f"; written to {output_dir}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from slmrec.artifacts import input_directory, read_manifest
 from slmrec.errors import InputError
-from slmrec.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
+from slmrec.evaluation.metrics import UNDEFINED, hit_rate, ndcg, reciprocal_rank
 
 HISTORY_STARTS = (1, 3, 5, 10, 20)  # items before the target
 POPULARITY_STARTS = (0, 5, 10, 20, 50)  # actions on the target in the training parts
@@ -42,10 +42,14 @@ def _ranges(values: np.ndarray, starts: tuple[int, ...]) -> Groups:
 
 
 def group_metrics(ranks: np.ndarray, groups: Groups) -> dict[str, dict[str, float | None]]:
-    """Label -> MRR, HR@10 and NDCG@10 (fractions) of the group's users, from int ranks [U]; None where the group is empty."""
+    """Label -> MRR, HR@10 and NDCG@10 (fractions) of the group's users, from int ranks [U]; None where none has a rank."""
     per_user = {"MRR": reciprocal_rank(ranks), "HR@10": hit_rate(ranks, 10), "NDCG@10": ndcg(ranks, 10)}
+    ranked = ranks > UNDEFINED
     return {
-        label: {name: float(values[members].mean()) if members.any() else None for name, values in per_user.items()}
+        label: {
+            name: float(values[members & ranked].mean()) if (members & ranked).any() else None
+            for name, values in per_user.items()
+        }
         for label, members in groups.items()
     }
 

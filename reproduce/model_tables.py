@@ -67,10 +67,17 @@ def metrics_table(summary: dict, ranking: str) -> Table:
     notes = ["Mean ± standard deviation over seeds."]
     notes += ["Rank: mean rank over the metrics of this table, 1 is the best."] * (ranks is not None)
     notes += ["Columns named paper: as printed there, for LLaMA-7B."] * with_paper
+    notes += without_rivals(measured)
     examples = [metrics for runs in measured.values() for metrics in runs]
     detail = ranking_title(examples[0], ranking) if examples else "nothing measured yet"
     header = columns + ([] if ranks is None else ["Rank"])
     return Table(subject(summary), detail, header, rows, " ".join(notes), facts={"ranking": ranking}, best=METRICS)
+
+
+def without_rivals(measured: dict[str, list[dict]]) -> list[str]:
+    """A note on the users who are left out of every metric because they have touched the whole catalogue."""
+    most = max((metrics.get("users_without_rivals", 0) for runs in measured.values() for metrics in runs), default=0)
+    return [f"{most} users have touched every item: nothing to rank their target against, so they are left out."] if most else []
 
 
 def model_cells(model: dict, runs: list[dict]) -> list[str]:

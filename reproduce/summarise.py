@@ -20,6 +20,7 @@ from reproduce.statistics import paired_test
 from reproduce.summary import RANKINGS
 from slmrec.artifacts import MANIFEST, input_directory, read_json, read_manifest, write_json
 from slmrec.errors import InputError
+from slmrec.evaluation.metrics import UNDEFINED
 
 NO_LOSS = ("epoch", "valid_MRR", "train_seconds", "valid_seconds")  # every other value of an encoder's epoch is a loss term
 ANALYSES = {"depth-infer": "depth_infer-test", "layers": "layers-test"}  # kind of experiment -> stage directory below a model's
@@ -186,6 +187,8 @@ def paired_tests(runs: Runs, pairs: list[tuple[str, str]]) -> list[dict]:
         seeds = [seed for seed in both[0] if seed in both[1]]
         for ranking in RANKINGS if seeds else ():
             first, second = (np.stack([read_ranks(there[seed], ranking) for seed in seeds]) for there in both)
+            ranked = ((first > UNDEFINED) & (second > UNDEFINED)).all(axis=0)  # the others touched every item
+            first, second = first[:, ranked], second[:, ranked]
             named = {"model": pair[0], "against": pair[1], "ranking": ranking, "metric": "MRR"}
             found.append(named | paired_test(first, second))
     return found

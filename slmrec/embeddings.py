@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from slmrec.artifacts import read_manifest
 from slmrec.data.dataset import PAD
 from slmrec.errors import InputError
+from slmrec.tensors import read_tensors
 
 TENSORS, NAME = "item_embeddings.safetensors", "item_embedding"
 TEXT_TENSORS, TEXT_NAME = "text_vectors.safetensors", "text_vector"  # what the items are called, in numbers (slmrec.text)
@@ -62,14 +62,22 @@ def read_text_vectors(directory: str | Path) -> torch.Tensor:
 def _save(table: torch.Tensor, path: Path, name: str) -> None:
     table = table.detach().to("cpu", torch.float32).clone()
     table[PAD] = 0.0
-    broken = torch.nonzero(~table.isfinite().all(dim=1))
-    if len(broken):
-        raise InputError(f"the {name.split('_')[1]} of item {int(broken[0])} is not finite ({len(broken)} such items)")
+    _require_finite(table, f"the {name.split('_')[1]}")
     save_file({name: table}, path)
 
 
 def _read(path: Path, name: str) -> torch.Tensor:
-    try:
-        return load_file(path)[name]
-    except (FileNotFoundError, SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: no readable tensor {name!r} in it ({error})") from None
+    table = read_tensors(path).get(name)
+    if table is None:
+        raise InputError(f"{path}: no readable tensor {name!r} in it")
+    if table.dtype != torch.float32 or table.dim() != 2 or len(table) < 2 or not table.shape[1]:
+        found = f"{str(table.dtype).removeprefix('torch.')} {list(table.shape)}"
+        raise InputError(f"{path}: {name!r} is {found} where float32 [items + 1, width] is needed")
+    _require_finite(table, f"{path}: the {name.split('_')[1]}")
+    return table
+
+
+def _require_finite(table: torch.Tensor, what: str) -> None:
+    broken = torch.nonzero(~table.isfinite().all(dim=1))
+    if len(broken):
+        raise InputError(f"{what} of item {int(broken[0])} is not finite ({len(broken)} such items)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from slmrec.artifacts import input_directory, read_manifest, stage_directory
+from slmrec.checkpoints import require_whole
 from slmrec.errors import InputError
 from slmrec.recommender import Recommender
 
@@ -21,6 +22,8 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
     stage = read_manifest(stage_directory(directory), MODEL_STAGES)["stage"]
     if not Path(directory).is_dir():
         raise InputError(f"{directory}: no such directory")
+    if directory != stage_directory(directory):
+        require_whole(Path(directory))
     if stage == "encoder":  # imported here: evaluating an encoder has no need of the LLM libraries
         from slmrec.encoders.registry import load_encoder as load
     else:
@@ -34,6 +37,8 @@ def data_directory(directory: str | Path) -> Path:
     if "data" not in read_manifest(stage, MODEL_STAGES)["inputs"]:
         raise InputError(f"{stage}: its manifest records no data directory; name it with --data")
     data = input_directory(stage, "data")
+    if data.is_dir() and read_manifest(data, "data")["digest"] != read_manifest(stage)["inputs"]["data"]["digest"]:
+        raise InputError(f"{stage} was trained on {data}, which holds other data by now; name the data directory with --data")
     if not data.is_dir():
         raise InputError(f"{stage} was trained on {data}, which is no longer there; name the data directory with --data")
     return data

@@ -215,6 +215,15 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_cases():
+    """The folder of small inputs that once went wrong; skips the test where there is none."""
+    folder = Path(os.environ.get("SLMREC_SHARED", "")) / "cases"
+    if "SLMREC_SHARED" not in os.environ or not folder.is_dir():
+        pytest.skip("SLMREC_SHARED names no folder with cases")
+    return folder
+
+
 @pytest.fixture
 def keep_last_epoch(monkeypatch):
     """Validation MRR that rises: among the few rivals of a tiny catalogue the real one is 1 before all is learnt."""

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import extract_emb
 from slmrec.artifacts import Stage, read_manifest, write_json
@@ -194,5 +195,93 @@ def test_a_damaged_file_is_refused(tmp_path, encoder, reseal):
     with pytest.raises(InputError, match=r"item_embeddings\.safetensors: damaged or changed"):
         load_item_embeddings(output)
     reseal(output)
-    with pytest.raises(InputError, match="no readable tensor 'item_embedding'"):
+    with pytest.raises(InputError, match="no readable tensor in it; it is damaged"):
         load_item_embeddings(output)
+
+
+def test_the_same_table_gives_the_same_pickle(tmp_path):
+    """In this process, where tensors lie elsewhere each time, and in the layout that pickle itself would write."""
+    kept = [torch.randn(50, 3) for _ in range(3)]
+    for name in ("first", "second"):
+        write_released_pickle(kept[0].clone(), tmp_path / name)
+        kept.append(torch.randn(1000))
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    with open(tmp_path / "first", "rb") as stream:
+        table = pickle.load(stream)["item_embedding"]
+    assert torch.equal(table, kept[0]) and type(table) is torch.Tensor and table.is_contiguous()
+    write_released_pickle(torch.arange(12.0).view(6, 2)[::2].t(), tmp_path / "view")
+    assert torch.equal(read_released_pickle(tmp_path / "view"), torch.tensor([[0.0, 4, 8], [1, 5, 9]]))
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments):
+        self.called = function, arguments
+
+    def __reduce__(self):
+        return self.called
+
+
+def rebuilt(values, offset, size, stride):
+    storage = torch.storage.TypedStorage(wrap_storage=torch.zeros(values).untyped_storage(), dtype=torch.float32, _internal=True)
+    return {"item_embedding": Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, {})}
+
+
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how a storage in a pickle begins
+HOSTILE = {
+    "larger than its storage": pickle.dumps(rebuilt(4, 0, (1000, 100), (100, 1))),
+    "beyond its storage": pickle.dumps(rebuilt(4, 3, (2, 1), (1, 1))),
+    "before its storage": pickle.dumps(rebuilt(4, -1, (2, 1), (1, 1))),
+    "negative sizes": pickle.dumps(rebuilt(4, 0, (-2, 1), (1, 1))),
+    "no storage": pickle.dumps({"item_embedding": Call(torch._utils._rebuild_tensor_v2, 3, 0, (1,), (1,), False, {})}),
+    "four exabytes": b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"x",
+    "a byte array of four exabytes": b"\x80\x05\x96" + (2**62).to_bytes(8, "little") + b"x",
+    "nested without end": b"\x80\x02" + b"(" * 10**6 + b"]" * 10**6 + b".",
+    "a memo that is not there": b"\x80\x02h\x07.",
+    "half a storage": pickle.dumps({"item_embedding": Call(torch.storage._load_from_bytes, LEGACY_MAGIC)}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_pickle_is_one_line(tmp_path, name):
+    (tmp_path / "file.pkl").write_bytes(HOSTILE[name])
+    with pytest.raises(InputError, match="file.pkl: (refused, not a pickle of tensors|not a dict)") as refused:
+        read_released_pickle(tmp_path / "file.pkl")
+    message = str(refused.value)
+    assert len(message) < 300 and "\n" not in message and "weights_only" not in message
+
+
+def test_torch_s_advice_to_read_without_restriction_reaches_nobody(tmp_path):
+    torch.save({"item_embedding": Malicious(str(tmp_path / "made"))}, tmp_path / "file.pkl")
+    with pytest.raises(InputError, match=r"refused, not a pickle of tensors \(it asks for something that is no tensor\)"):
+        read_released_pickle(tmp_path / "file.pkl")
+
+
+@pytest.mark.parametrize("broadcast", [torch.ones(1, 2).expand(5, 2), torch.ones(0, 4)])
+def test_a_tensor_that_fits_its_storage_in_an_unusual_way_is_read(tmp_path, broadcast):
+    (tmp_path / "file.pkl").write_bytes(pickle.dumps({"item_embedding": broadcast}))
+    assert torch.equal(read_released_pickle(tmp_path / "file.pkl"), broadcast)
+
+
+@pytest.mark.parametrize(
+    "table, message",
+    [
+        (torch.full((4, 2), float("nan")), "the embedding of item 0 is not finite .4 such items"),
+        (torch.tensor([[0.0, 0], [1, float("inf")]]), "the embedding of item 1 is not finite .1 such items"),
+        (
+            torch.ones(4, 2, dtype=torch.float64),
+            r"'item_embedding' is float64 \[4, 2\] where float32 \[items . 1, width\] is needed",
+        ),
+        (torch.ones(4, 2, dtype=torch.int64), r"is int64 \[4, 2\] where float32"),
+        (torch.ones(8), r"is float32 \[8\] where float32 \[items"),
+        (torch.ones(4, 2, 1), r"is float32 \[4, 2, 1\]"),
+        (torch.ones(4, 0), r"is float32 \[4, 0\]"),
+        (torch.ones(1, 4), r"is float32 \[1, 4\]"),
+    ],
+)
+def test_embeddings_of_another_kind_are_named_as_such(tmp_path, table, message):
+    with Stage("embeddings", tmp_path / "embeddings", {}, {}) as stage:
+        save_file({"item_embedding": table}, stage.path / "item_embeddings.safetensors")
+    with pytest.raises(InputError, match=f"item_embeddings.safetensors: .*{message}"):
+        load_item_embeddings(tmp_path / "embeddings")

@@ -19,7 +19,8 @@ from slmrec.data.dataset import PAD
 
 SPLIT_NUMBER = {"train": 0, "valid": 1, "test": 2}
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # increment and multipliers of SplitMix64 (Steele, Lea, Flood 2014)
-BLOCK_ROWS = 64  # hashes and sort keys of a block (about half a MiB each) stay in a core's cache
+BLOCK_ROWS = 64  # at most: hashes and sort keys of a block (about half a MiB each) stay in a core's cache
+BLOCK_PLACES = 2**17  # and at most so many hashes: asking for nearly the whole of a large catalogue takes many for a row
 MAX_THREADS = 8  # sorting and arithmetic run outside the interpreter lock
 
 
@@ -50,14 +51,21 @@ def draw_candidates(
     ends = np.cumsum(lengths)
     candidates = np.empty((len(users), num_candidates), dtype=np.int32)
 
+    size = _rows_of_a_block(int(lengths.max(initial=0)), num_items, num_candidates)
+
     def fill(start: int) -> None:
-        block = slice(start, start + BLOCK_ROWS)
+        block = slice(start, start + size)
         touched = _pad_rows(sequences[ends[start] - lengths[start] : ends[block][-1]], lengths[block])
         candidates[block] = _draw_block(keys[block], touched, num_items, num_candidates)
 
-    with ThreadPoolExecutor(min(MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
-        list(pool.map(fill, range(0, len(users), BLOCK_ROWS)))
+    with ThreadPoolExecutor(min(MAX_THREADS, _processors())) as pool:
+        list(pool.map(fill, range(0, len(users), size)))
     return candidates
+
+
+def _processors() -> int:
+    """That this process may use; macOS cannot tell these from all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def row_digests(candidates: np.ndarray) -> np.ndarray:
@@ -101,6 +109,14 @@ def _stream_items(keys: np.ndarray, num_draws: int, num_items: int) -> np.ndarra
     draws >>= np.uint64(32)
     draws += np.uint64(1)
     return draws
+
+
+def _rows_of_a_block(longest: int, num_items: int, num_candidates: int) -> int:
+    """How many users are drawn for at once, the longest of whose sequences has `longest` items: bounded in memory."""
+    places = longest + _likely_draws(num_items, max(num_items - longest, num_candidates + 1), num_candidates)
+    if num_items - longest <= num_candidates:
+        places = max(places, num_items + 1)  # see _take_all_untouched
+    return min(BLOCK_ROWS, max(1, BLOCK_PLACES // places))
 
 
 def _pad_rows(items: np.ndarray, lengths: np.ndarray) -> np.ndarray:

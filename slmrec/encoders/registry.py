@@ -10,8 +10,7 @@ from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from slmrec.artifacts import read_json, read_manifest
 from slmrec.encoders.arguments import ENCODERS_OWN, EncoderArguments, TrainEncoderArguments
@@ -28,6 +27,7 @@ from slmrec.encoders.nearest import Nearest
 from slmrec.encoders.s3rec import S3Rec
 from slmrec.encoders.sasrec import SASRec
 from slmrec.errors import InputError
+from slmrec.tensors import read_tensors
 
 ENCODERS: dict[str, type[Encoder]] = {
     "sasrec": SASRec,
@@ -147,7 +147,7 @@ def load_encoder(directory: str | Path) -> Encoder:
     config = read_json(directory / "config.json")
     model = build_encoder(config["model"], config["num_items"], config["num_users"], config["architecture"])
     try:
-        model.load_state_dict(load_file(directory / WEIGHTS))
-    except (RuntimeError, SafetensorError) as error:
+        model.load_state_dict(read_tensors(directory / WEIGHTS))
+    except RuntimeError as error:
         raise InputError(f"{directory / WEIGHTS}: not the weights of {config['model']} ({str(error).splitlines()[0]})") from None
     return model.eval()

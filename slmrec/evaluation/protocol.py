@@ -1,7 +1,8 @@
 """Leave-one-out evaluation of any Recommender: the rank of each user's target among candidates, or among all items.
 
 rank = 1 + number of rivals that score at least as high as the target, so a tie counts against the target and a model that
-scores everything alike gets the last place, not the first. Scores that are not finite stop the run.
+scores everything alike gets the last place, not the first. A user who has touched every item has no rival and no rank (0 stands
+for it): such users are counted and left out of the metrics. Scores that are not finite stop the run.
 
 Shapes: U users in all, B in a batch, d the width of the vectors, C candidates, N items.
 """
@@ -23,7 +24,7 @@ from slmrec.data.batches import SplitRows
 from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
 from slmrec.errors import InputError
-from slmrec.evaluation.metrics import summarise
+from slmrec.evaluation.metrics import UNDEFINED, summarise
 from slmrec.progress import Counter, in_pipeline
 from slmrec.ragged import row_numbers
 from slmrec.recommender import Recommender
@@ -44,7 +45,7 @@ class Evaluation:
 
     Attributes:
         metrics: {"sampled": {...}, "full": {...}}, as far as asked for; fractions, ready for metrics.json.
-        ranks: the same keys, int32 [U] in the order of the data set's users.
+        ranks: the same keys, int32 [U] in the order of the data set's users; 0 where there is no rival.
         seconds: wall time of "encode", "candidates" (drawing them) and "score".
     """
 
@@ -111,6 +112,10 @@ class _SampledRanking:
         self.digests = np.zeros((dataset.num_users, 32), dtype=np.uint8)
 
     def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
+        for piece in _pieces(len(users), self.num_candidates):
+            self._add_piece(model, users[piece], vectors[piece], targets[piece])
+
+    def _add_piece(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
         with _timed(self.seconds, "candidates"):
             candidates = draw_candidates(
                 self.seed,
@@ -127,13 +132,14 @@ class _SampledRanking:
             rivals = torch.from_numpy(candidates).to(vectors.device, torch.int64)
             for piece in _pieces(len(users), row_floats):
                 self.ranks[users[piece]] = _sampled_ranks(model, users[piece], vectors[piece], targets[piece], rivals[piece])
+            self.ranks[users[self.counts[users] == 0]] = UNDEFINED
 
     def metrics(self) -> dict:
-        fewest = int(self.counts.min())
+        fewest = int(self.counts[self.counts > 0].min(initial=self.num_candidates))
         small = fewest < self.num_candidates
         if small and not in_pipeline():  # there the table at the end says it, once
             _warn_small_catalogue(self.dataset.num_items, self.num_candidates, fewest)
-        return summarise(self.ranks) | {
+        return _summary(self.ranks) | {
             "candidates": fewest,  # of the user with the fewest, where the catalogue is small; else everybody's number
             "small_catalogue": small,
             "candidates_digest": candidates_digest(self.digests),
@@ -156,7 +162,7 @@ class _FullRanking:
                 self.ranks[users[piece]] = _full_ranks(model, users[piece], vectors[piece], targets[piece], *seen)
 
     def metrics(self) -> dict:
-        return summarise(self.ranks) | {"items": self.dataset.num_items}
+        return _summary(self.ranks) | {"items": self.dataset.num_items}
 
 
 def _sampled_ranks(
@@ -181,7 +187,14 @@ def _full_ranks(
     row = torch.from_numpy(row_numbers(lengths)).to(scores.device)
     scores[row, torch.from_numpy(seen).to(scores.device, torch.int64)] = -math.inf
     scores[:, PAD] = -math.inf
-    return 1 + (scores >= positives).sum(dim=1, dtype=torch.int32).cpu().numpy()
+    ranks = 1 + (scores >= positives).sum(dim=1, dtype=torch.int32)
+    return ranks.where((scores > -math.inf).any(dim=1), UNDEFINED).cpu().numpy()
+
+
+def _summary(ranks: np.ndarray) -> dict:
+    if not (ranks > UNDEFINED).any():
+        raise InputError("every user has touched every item of the catalogue: there is nothing to rank a target against")
+    return summarise(ranks)
 
 
 def _split_rows(dataset: SequenceDataset, split: str, max_length: int) -> SplitRows:

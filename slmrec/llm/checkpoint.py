@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModel
 
 from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
+from slmrec.checkpoints import require_whole
 from slmrec.embeddings import read_item_embeddings, read_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import described_base, find_base, save_adapters
@@ -34,6 +35,7 @@ from slmrec.llm.ellmrec import EllmModel, EllmRecommender
 from slmrec.llm.encoding import require_exact_support
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
 from slmrec.llm.start import start_passing
+from slmrec.tensors import read_tensors
 
 RECOMMENDER = "recommender.json"
 HEADS = "heads.safetensors"
@@ -134,7 +136,7 @@ def _restore_part(model: EllmRecommender, directory: Path) -> None:
     difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
     if difference:
         raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
-    model.heads().load_state_dict(load_file(directory / HEADS))
+    _load_heads(model, directory)
     if isinstance(model.backbone, PeftModel):
         model.backbone.load_adapter(directory, "default", is_trainable=True)
     else:
@@ -162,13 +164,20 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
         text_vectors=read_text_vectors(stage) if "text_width" in saved else None,
         train_items=saved.get("trains_items", False),
     )
-    model.heads().load_state_dict(load_file(directory / HEADS))
+    _load_heads(model, directory)
     return model
+
+
+def _load_heads(model: EllmRecommender, directory: Path) -> None:
+    try:
+        model.heads().load_state_dict(load_heads(directory))
+    except RuntimeError as error:
+        raise InputError(f"{directory / HEADS}: not the heads of this model ({str(error).splitlines()[-1].strip()})") from None
 
 
 def load_heads(directory: Path) -> dict[str, torch.Tensor]:
     """A saved model's linear layers by name, float32: item_projection.weight [d1, d0], user_projection.weight [d0, d1] ..."""
-    return load_file(directory / HEADS)
+    return read_tensors(directory / HEADS)
 
 
 def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> nn.Module:
@@ -190,5 +199,6 @@ def model_input(directory: str | Path, stage: str | tuple[str, ...]) -> dict:
         return described
     if not (directory / RECOMMENDER).is_file():
         raise InputError(f"{directory}: not a checkpoint of an E-LLMRec (it has no {RECOMMENDER})")
+    require_whole(directory)
     weights = [file_sha256(path) for path in sorted(directory.rglob("*.safetensors"))]
     return described | {"digest": json_sha256([manifest["digest"], weights])}

@@ -11,6 +11,7 @@ import torch
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, require_same_item_map, stage_input
 from slmrec.catalogue import save_catalogue
+from slmrec.checkpoints import checkpoint_input, copy_best, last_whole_checkpoint, require_same_training
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.embeddings import save_item_embeddings, save_text_vectors
@@ -22,7 +23,6 @@ from slmrec.llm.ellmrec import EllmModel
 from slmrec.progress import say
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.checkpoints import checkpoint_input, copy_best, last_whole_checkpoint, require_same_training
 from slmrec.training.trainer import Objective, RecommenderTrainer, hugging_face_arguments
 
 BF16_CPU_WIDTH = 256  # see resolve_precision

@@ -12,6 +12,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from slmrec.artifacts import read_json
+from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
@@ -20,7 +21,6 @@ from slmrec.llm.ellmrec import EllmModel
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
-from slmrec.training.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.training.divergence import LossWatch
 from slmrec.training.run_log import RunLog
 

@@ -140,3 +140,27 @@ def test_digest_is_over_rows_in_user_order():
     rows = [hashlib.sha256(bytes([1, 0, 0, 0, 2, 0, 0, 0])).digest(), hashlib.sha256(bytes([3, 0, 0, 0, 4, 0, 0, 0])).digest()]
     assert row_digests(drawn).tobytes() == b"".join(rows)
     assert candidates_digest(row_digests(drawn)) == hashlib.sha256(b"".join(rows)).hexdigest()
+
+
+@pytest.mark.parametrize("num_candidates", [5, 190, 196, 199])
+def test_the_size_of_blocks_has_no_influence(monkeypatch, num_candidates):
+    """From a few of 200 items to all that a user with four touched ones leaves."""
+    users, lengths = np.arange(150), np.full(150, 4)
+    sequences = np.random.default_rng(0).integers(1, 201, lengths.sum())
+    whole = draw_candidates(0, "test", users, sequences, lengths, 200, num_candidates)
+    monkeypatch.setattr(module, "BLOCK_PLACES", 1)
+    assert np.array_equal(draw_candidates(0, "test", users, sequences, lengths, 200, num_candidates), whole)
+
+
+def test_a_block_holds_few_places_however_large_the_catalogue():
+    for num_items, num_candidates in ((10**7, 999), (10**7, 10**7 - 100), (10**5, 99_900), (10**5, 10**5), (12_000, 999)):
+        rows = module._rows_of_a_block(50, num_items, num_candidates)
+        assert rows == 1 or rows * min(num_items, num_candidates) <= module.BLOCK_PLACES
+    assert module._rows_of_a_block(50, 12_000, 999) == module.BLOCK_ROWS
+
+
+def test_a_system_that_cannot_tell_its_processors(monkeypatch):
+    """macOS has no os.sched_getaffinity."""
+    expected = draw_candidates(0, "test", np.arange(3), np.arange(1, 4), np.ones(3, int), 50, 9)
+    monkeypatch.delattr(module.os, "sched_getaffinity", raising=False)
+    assert np.array_equal(draw_candidates(0, "test", np.arange(3), np.arange(1, 4), np.ones(3, int), 50, 9), expected)

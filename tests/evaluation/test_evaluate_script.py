@@ -140,3 +140,21 @@ def test_bad_input_is_one_line_on_stderr(flags, message, monkeypatch, capsys):
         run_main(evaluate.main)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_users_who_have_touched_everything_on_a_real_table(shared_cases, tmp_path, capsys):
+    """25 of 30 users have bought all six items. They counted as hits, which gave HR@1 near 100 %."""
+    import slmrec.data.__main__ as data_stage
+    import train_sr_trad
+
+    reviews = shared_cases / "all_touched" / "reviews.csv"
+    data_stage.main(["--format", "csv", "--input", str(reviews), "--k_core", "1", "--output_dir", str(tmp_path / "data")])
+    train_sr_trad.main(["--model", "popularity", "--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "model")])
+    evaluate.main(["--model", str(tmp_path / "model"), "--full_ranking", "--device", "cpu"])
+    dataset = load_dataset(tmp_path / "data")
+    touched_all = [len(set(dataset.sequence(user).tolist())) == dataset.num_items for user in range(dataset.num_users)]
+    metrics = json.loads((tmp_path / "model" / "evaluation-test" / "metrics.json").read_text())["test"]
+    assert sum(touched_all) == 25 == metrics["sampled"]["users_without_rivals"] and metrics["sampled"]["users"] == 5
+    with np.load(tmp_path / "model" / "evaluation-test" / "ranks.npz") as arrays:
+        assert ((arrays["sampled"] == 0) == touched_all).all() and arrays["sampled"].max() <= 6
+    assert "25 users have touched every item: nothing to rank their target against" in capsys.readouterr().out

@@ -213,3 +213,35 @@ def test_nothing_to_rank_is_refused():
 def test_seconds_name_every_part():
     seconds = evaluate_recommender(MeanRecommender(2000), random_dataset(50, 2000), "test").seconds
     assert set(seconds) == {"encode", "candidates", "score"} and all(value > 0 for value in seconds.values())
+
+
+def test_users_without_a_rival_are_counted_and_left_out():
+    """Users 0 and 2 have touched all four items; user 1 leaves two candidates, of which one is ahead of the target."""
+    dataset = make_dataset([[1, 2, 3, 4], [1, 1, 2], [4, 3, 2, 1]], 4)
+    table = [[0, 1, 2, 3, 4], [0, 1, 2, 3, 1], [0, 1, 2, 3, 4]]
+    evaluation = evaluate_recommender(TableRecommender(table), dataset, "test", full_ranking=True)
+    assert evaluation.ranks["sampled"].tolist() == [0, 2, 0] == evaluation.ranks["full"].tolist()
+    for metrics in evaluation.metrics.values():
+        assert metrics["users"] == 1 and metrics["users_without_rivals"] == 2
+        assert (metrics["HR@1"], metrics["HR@5"], metrics["MRR"]) == (0.0, 1.0, 0.5)
+    assert evaluation.metrics["sampled"]["candidates"] == 2
+    with pytest.raises(InputError, match="every user has touched every item"):
+        evaluate_recommender(TableRecommender(table[:1]), make_dataset([[1, 2, 3, 4]], 4), "test")
+
+
+def test_asking_for_nearly_the_whole_catalogue_is_bounded_in_memory(monkeypatch):
+    """Pieces of users change no rank, and no more candidates than SCORE_FLOATS exist at once."""
+    dataset, model = random_dataset(40, 300), MeanRecommender(300)
+    whole = evaluate_recommender(model, dataset, "test", num_candidates=280)
+    sizes, draw = [], protocol.draw_candidates
+
+    def watched(*arguments):
+        drawn = draw(*arguments)
+        sizes.append(drawn.size)
+        return drawn
+
+    monkeypatch.setattr(protocol, "SCORE_FLOATS", 2000)
+    monkeypatch.setattr(protocol, "draw_candidates", watched)
+    pieces = evaluate_recommender(model, dataset, "test", num_candidates=280)
+    assert pieces.metrics == whole.metrics and pieces.ranks["sampled"].tolist() == whole.ranks["sampled"].tolist()
+    assert len(sizes) > 5 and max(sizes) <= 2000

@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from slmrec.errors import InputError
-from slmrec.training.checkpoints import (
+from slmrec.checkpoints import (
     LIST,
     checkpoint_input,
     copy_best,
@@ -17,6 +16,7 @@ from slmrec.training.checkpoints import (
     remove_old_checkpoints,
     step_of,
 )
+from slmrec.errors import InputError
 from tests.kills import watching
 
 RUN = {"stage": "finetune", "config": {"learning_rate": 0.1}, "inputs": {"data": "abc"}}

@@ -70,6 +70,13 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
+def require_whole(place: Path) -> None:
+    """Raise InputError when a checkpoint-N, or what lies in one, differs from its list. An earlier version made none."""
+    for directory in (place, *place.parents):
+        if step_of(directory) is not None and (directory / LIST).is_file() and damage(directory):
+            raise InputError(f"{directory}: damaged or changed since it was written ({damage(directory)})")
+
+
 def step_of(checkpoint: Path) -> int | None:
     """N of a directory `checkpoint-N`; None for any other name."""
     named = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
