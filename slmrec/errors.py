@@ -77,7 +77,7 @@ def _torch_lacks_memory(error: BaseException) -> bool:
 
 def _presentable(message: str) -> str:
     """One line, no longer than it need be, without control characters (names and ids come from outside)."""
-    line = "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
+    line = " ".join("".join(character if character.isprintable() else " " for character in message).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 

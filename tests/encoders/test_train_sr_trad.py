@@ -71,10 +71,10 @@ def test_a_killed_run_resumes_to_the_same_weights(data, monkeypatch):
     shutil.rmtree(data.parent / "encoder")
     original = encoder_loop.run_epoch
 
-    def killed_in_the_second_epoch(model, rows, optimizer, settings, epoch, device):
+    def killed_in_the_second_epoch(model, rows, optimizer, settings, epoch, *more):
         if epoch == 2:
             raise KeyboardInterrupt
-        return original(model, rows, optimizer, settings, epoch, device)
+        return original(model, rows, optimizer, settings, epoch, *more)
 
     monkeypatch.setattr(encoder_loop, "run_epoch", killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
