@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
+from scipy.stats import ttest_1samp
 
 from reproduce.cold import RANKINGS, group_metrics, history_groups, popularity_groups, target_counts
 from slmrec.artifacts import input_directory, read_manifest, write_json
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
+from slmrec.evaluation.metrics import reciprocal_rank
 
 NEAR_DUPLICATE = 0.9  # cosine of two titles' vectors from which on they say nearly the same
 Kinds = dict[str, dict[str, np.ndarray]]
@@ -80,8 +82,21 @@ def mean_metrics(seeds: list[dict[str, np.ndarray]], groups: dict[str, np.ndarra
     }
 
 
+def user_means(side: list[tuple[Path, dict]], ranking: str) -> np.ndarray:
+    """Each user's reciprocal rank, averaged over seeds, float64 [U]."""
+    return np.mean([reciprocal_rank(ranks[ranking]) for _, ranks in side], axis=0)
+
+
+def p_value(differences: np.ndarray) -> float | None:
+    """Of a paired two-sided t-test over the users of a group; None where there are too few, or all differ alike."""
+    return float(ttest_1samp(differences, 0).pvalue) if len(differences) > 1 and np.ptp(differences) else None
+
+
 def compare(models: list[str], against: list[str], text: str | None) -> list[dict]:
-    """One entry a group: its users, and the metrics of both sides. Raises InputError where they ranked different data."""
+    """One entry a group: its users, the metrics of both sides, and the p value of the difference in MRR.
+
+    Raises InputError where they ranked different data.
+    """
     sides = [[read_evaluation(model) for model in side] for side in (models, against)]
     digests = {read_manifest(data, "data")["digest"] for side in sides for data, _ in side}
     if len(digests) > 1:
@@ -94,11 +109,14 @@ def compare(models: list[str], against: list[str], text: str | None) -> list[dic
         if read_manifest(text, "text")["item_map"] != read_manifest(data)["item_map"]:
             raise InputError(f"{text} and {data} do not number the same items")
         vectors = load_file(Path(text) / "text_vectors.safetensors")["text_vector"]
+    rankings = set.intersection(*(set(ranks) for side in sides for _, ranks in side))
+    differences = {ranking: np.subtract(*(user_means(side, ranking) for side in sides)) for ranking in sorted(rankings)}  # [U]
     entries = []
     for kind, groups in groups_of(items, offsets, vectors).items():
         ours, theirs = (mean_metrics([ranks for _, ranks in side], groups) for side in sides)
         entries += [
             {"kind": kind, "group": label, "users": int(members.sum()), "model": ours[label], "against": theirs[label]}
+            | {"p_value": {ranking: p_value(difference[members]) for ranking, difference in differences.items()}}
             for label, members in groups.items()
         ]
     return entries
@@ -121,11 +139,15 @@ def main(argv: list[str] | None = None) -> None:
     sides = {"models": len(arguments.models), "against": len(arguments.against)}
     names = {"model": Path(arguments.models[0]).name, "against": Path(arguments.against[0]).name}
     write_json(Path(arguments.output), {"experiment": "gains", **names, "seeds": sides, "groups": entries})
-    print(f"{'group':<48}{'users':>7}{names['model'][:14]:>16}{names['against'][:14]:>16}   MRR in percent, {RANKINGS[0]}")
+    print(
+        f"{'group':<48}{'users':>7}{names['model'][:14]:>16}{names['against'][:14]:>16}{'p':>9}   MRR in percent, {RANKINGS[0]}"
+    )
     for entry in entries:
         values = [entry[side].get(RANKINGS[0], {}).get("MRR") for side in ("model", "against")]
         shown = "".join(f"{'-' if value is None else format(100 * value, '.2f'):>16}" for value in values)
-        print(f"{entry['kind'] + ': ' + entry['group']:<48}{entry['users']:>7}{shown}")
+        found = entry["p_value"].get(RANKINGS[0])
+        chance = "-" if found is None else f"{found:.3f}"
+        print(f"{entry['kind'] + ': ' + entry['group']:<48}{entry['users']:>7}{shown}{chance:>9}")
 
 
 if __name__ == "__main__":

@@ -174,3 +174,11 @@ PUBLIC = {
         "duorec": ("NDCG@10", 4.4, "secondary source"),
     }
 }
+
+# The highest public values that were found on the same file and split, whatever the model
+HIGHEST = {
+    "beauty": {
+        "HR@10": (10.02, "BSARec, ID only: RecBoard, five seeds"),
+        "NDCG@10": (6.10, "BSARec, ID only: RecBoard, five seeds"),
+    }
+}
