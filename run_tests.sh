@@ -8,5 +8,6 @@ source setup_env.sh requirements.txt requirements-test.txt
 if [ $# -eq 0 ]; then
     python -m ruff check --quiet .
     python -m ruff format --check --quiet .
+    python -m mypy --no-error-summary
 fi
 exec python -m pytest "$@"

@@ -63,7 +63,8 @@ def ratio_table(summary: dict) -> Table:
     ):
         rows.append([name, *(shown(value, ".1f") for value in (theirs, counts["E4SRec"][key] / counts["SLMRec"][key], None))])
     header = [f"{models['baseline']} over {exact}", "paper (E4SRec_32)", "Measured here", "Predicted by the token counts"]
-    note = f"Measured on {summary['benchmark']['environment']['device']}, {summary['benchmark']['lengths']}, sides in turn in one run."
+    measured = summary["benchmark"]
+    note = f"Measured on {measured['environment']['device']}, {measured['lengths']}, sides in turn in one run."
     return Table(subject(summary), "ratios of Table 5", header, rows, note, file="ratios")
 
 

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 # Hugging Face library of the same name. None in sys.modules says that there is no such module; an installed one is left alone.
 _found = importlib.util.find_spec("datasets")
 if _found is not None and _found.origin is None:
-    sys.modules["datasets"] = None
+    sys.modules["datasets"] = None  # type: ignore[assignment]  # Python allows it, its type stubs do not
 
 
 def load(directory, device="auto"):

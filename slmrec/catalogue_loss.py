@@ -94,9 +94,9 @@ class _MeanCrossEntropy(torch.autograd.Function):
             norm = weights.sum(0)  # [rows]
             total += (norm.log() + highest - positive).sum(dtype=torch.float64)
             weights = weights.to(dtype)
-            if wanted[0]:
+            if vector_gradient is not None:
                 vector_gradient[chunk] = (weights.T @ item_factor) / norm.unsqueeze(1) - items[target]
-            if wanted[1]:
+            if item_gradient is not None:
                 _add_product(weights, (part / norm.unsqueeze(1)).to(dtype), item_gradient)
                 item_gradient.index_add_(0, target, part, alpha=-1)
         context.gradients, context.number = (vector_gradient, item_gradient), len(targets)

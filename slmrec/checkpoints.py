@@ -89,7 +89,7 @@ def last_whole_checkpoint(directory: Path, run: dict) -> Path | None:
     Damaged ones are reported. `run` is `Stage.identity()`; the copied best checkpoint of another run does not count.
     """
     numbered = [path for path in directory.glob("checkpoint-*") if path.is_dir() and step_of(path) is not None]
-    for path in sorted(numbered, key=step_of, reverse=True):
+    for path in sorted(numbered, key=lambda path: step_of(path) or 0, reverse=True):
         problem = resume_problem(path)
         if problem:
             say(f"{path} is not used: {problem}")
@@ -115,7 +115,8 @@ def best_checkpoint_beside(checkpoint: Path) -> Path:
 
 def remove_old_checkpoints(directory: Path, limit: int, best_step: int | None) -> None:
     """Keep `limit` checkpoints, among them the latest and the best; a limit of 0 or None keeps all."""
-    numbered = sorted((path for path in directory.glob("checkpoint-*") if step_of(path) is not None), key=step_of)
+    whole = [path for path in directory.glob("checkpoint-*") if step_of(path) is not None]
+    numbered = sorted(whole, key=lambda path: step_of(path) or 0)
     spare = [path for path in numbered[:-1] if step_of(path) != best_step]
     for path in spare[: max(0, len(numbered) - limit)] if limit and limit > 0 else []:
         (path / LIST).unlink(missing_ok=True)  # a kill on the way leaves one that nobody takes for whole

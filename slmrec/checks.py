@@ -16,7 +16,8 @@ from slmrec.errors import InputError
 
 def check_choices(arguments: Any) -> None:
     """Raise InputError unless every field of a dataclass whose type is a Literal holds one of its values."""
-    for flag in flags_of(type(arguments)).values():
+    kind: type = type(arguments)
+    for flag in flags_of(kind).values():
         value = getattr(arguments, flag.name)
         if flag.choices and value is not None:
             for one in value if flag.many else [value]:

@@ -25,10 +25,14 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
     if directory != stage_directory(directory):
         require_whole(Path(directory))
     if stage == "encoder":  # imported here: evaluating an encoder has no need of the LLM libraries
-        from slmrec.encoders.registry import load_encoder as load
+        from slmrec.encoders.registry import load_encoder
+
+        model: Recommender = load_encoder(directory)
     else:
-        from slmrec.llm.checkpoint import load_ellmrec as load
-    return load(directory).to(device).eval()
+        from slmrec.llm.checkpoint import load_ellmrec
+
+        model = load_ellmrec(directory)
+    return model.to(device).eval()
 
 
 def data_directory(directory: str | Path) -> Path:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Self, TextIO, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -28,7 +28,7 @@ REDRAW_SECONDS, PLAIN_SECONDS = 0.1, 60.0
 Item = TypeVar("Item")
 
 _counters: list[Counter] = []  # that run now, each inside the one before
-_stage = {"name": "", "started": time.monotonic()}
+_stage: dict[str, Any] = {"name": "", "started": time.monotonic()}
 
 
 def begin(name: str) -> None:

@@ -24,6 +24,7 @@ from slmrec.checks import one_of
 from slmrec.data.dataset import PAD
 from slmrec.errors import InputError
 from slmrec.open_model import load_recommender
+from slmrec.ragged import indices
 from slmrec.recommender import Recommender
 from slmrec.runtime import pick_device
 from slmrec.topk import best_items
@@ -98,11 +99,11 @@ class Histories:
 
     def take(self, rows: Sequence[int]) -> Histories:
         """These rows, in this order."""
-        rows = np.asarray(rows, dtype=np.int64)
-        lengths = np.diff(self.offsets)[rows]
+        chosen = np.asarray(rows, dtype=np.int64)
+        lengths = np.diff(self.offsets)[chosen]
         ends = np.concatenate([[0], np.cumsum(lengths)])
-        flat = np.arange(ends[-1]) + np.repeat(self.offsets[rows] - ends[:-1], lengths)
-        return Histories([self.users[row] for row in rows], self.items[flat], ends, self.numbers[rows])
+        flat = indices(self.offsets[chosen], lengths)
+        return Histories([self.users[row] for row in chosen], self.items[flat], ends, self.numbers[chosen])
 
 
 class Model:
@@ -235,9 +236,9 @@ class Model:
             viewed = np.repeat(np.arange(rows), np.diff(part.offsets)), part.items
             banned = np.repeat(np.arange(rows), len(never)), np.tile(np.asarray(never, dtype=np.int64), rows)
             pairs = [np.concatenate(both) for both in zip(viewed, banned)] if filter_viewed else banned
-            excluded = tuple(torch.from_numpy(one).to(self.device) for one in pairs)
+            of, items = (torch.from_numpy(one).to(self.device) for one in pairs)
             only_rows = None if allowed is None else dict.fromkeys(range(rows), allowed)
-            scores, best = self._best(part, k, excluded, only_rows)
+            scores, best = self._best(part, k, (of, items), only_rows)
             flat = best.cpu().numpy().ravel()
             columns = {
                 "user": np.repeat(np.asarray(part.users, dtype=object), k),

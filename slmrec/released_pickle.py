@@ -114,7 +114,8 @@ def write_released_pickle(table: torch.Tensor, path: str | Path) -> None:
     """Write a table [N + 1, d] in the released layout. The same table gives the same bytes."""
     table = table.detach().cpu().clone(memory_format=torch.contiguous_format)
     storage = _Written(torch.storage._load_from_bytes, _storage_bytes(table))
-    tensor = (torch._utils._rebuild_tensor_v2, storage, 0, tuple(table.shape), table.stride(), False, collections.OrderedDict())
+    order: dict = collections.OrderedDict()
+    tensor = (torch._utils._rebuild_tensor_v2, storage, 0, tuple(table.shape), table.stride(), False, order)
     with open(path, "wb") as stream:
         pickle.dump({KEY: _Written(*tensor)}, stream)
 

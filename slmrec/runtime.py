@@ -76,6 +76,7 @@ def peak_memory_mib(device) -> float:
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     if STATUS.is_file():  # Linux, whose ru_maxrss starts at what the parent process held when it started this one
-        return round(int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))[1]) / 2**10, 1)
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="utf-8"))
+        return round(int(peak) / 2**10, 1)
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)

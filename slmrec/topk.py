@@ -54,6 +54,7 @@ def best_items(
         found = _stable_topk(block, k)
         found = found[0], torch.where(found[0] == -math.inf, PAD, found[1] + start)
         best = found if best is None else _merge(best, found, k)
+    assert best is not None  # there is an item
     values, items = best
     if values.shape[1] < k:
         missing = k - values.shape[1]

@@ -50,7 +50,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 
 
 def nodes(tree, functions=True, types=False):
-    """All nodes but those under `if TYPE_CHECKING:`, which never run (types=True: these too), and inside of functions if wanted."""
+    """All nodes but those under `if TYPE_CHECKING:`, unless `types`, and with functions=False those inside of functions."""
     yield tree
     if not types and isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
         return

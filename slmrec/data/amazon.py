@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from slmrec.data.columns import NONE, Columns, find_columns
 from slmrec.data.compressed import read_head
-from slmrec.data.interactions import ActionBlocks, Interactions, Place
+from slmrec.data.interactions import ActionBlocks, Interactions, Place, line_of
 from slmrec.data.json_values import NOT_PARSED, parse_line
 from slmrec.data.jsonlines import Field, JsonLines
 from slmrec.data.values import DATE, shown, times
@@ -43,7 +44,8 @@ def find_fields(path: str, encoding: str, flags: dict[str, str | None]) -> Colum
     refuse_other_json(path, read_head(path, encoding).lstrip())
     records, _ = sample_records(path, encoding)
     if not records:
-        return Columns(**{role: None if flags[role] == NONE else flags[role] or name for role, name in AMAZON.items()})
+        named: dict[str, Any] = {role: None if flags[role] == NONE else flags[role] or name for role, name in AMAZON.items()}
+        return Columns(**named)
     if len(records) == 1 and all(isinstance(value, (dict, list)) for value in records[0].values()):
         raise InputError(f"{path}: one JSON object holds the whole file, not one a line (pandas: orient='records', lines=True)")
     counts = Counter(name for record in records for name, value in record.items() if value is not None)
@@ -71,7 +73,7 @@ def read_amazon(paths: list[str], columns: Columns, max_malformed: float, encodi
     for path in paths:
         lines = JsonLines(path, fields, encoding, literals=sample_records(path, encoding)[1])
         for rows, numbers in lines:
-            add_rows(blocks, rows, numbers, columns, lambda number, path=path: f"{path}, line {number}")
+            add_rows(blocks, rows, numbers, columns, line_of(path))
         lines.report_malformed(max_malformed)
         malformed += lines.malformed
     if not blocks.rows:

@@ -70,13 +70,13 @@ def _processors() -> int:
 
 def row_digests(candidates: np.ndarray) -> np.ndarray:
     """sha256 of each row of candidates [B, C] as little-endian int32; uint8 [B, 32]."""
-    digests = b"".join(hashlib.sha256(row).digest() for row in np.ascontiguousarray(candidates, dtype="<i4"))
+    digests = b"".join(hashlib.sha256(row.tobytes()).digest() for row in np.ascontiguousarray(candidates, dtype="<i4"))
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)
 
 
 def candidates_digest(rows: np.ndarray) -> str:
     """One sha256 for a whole evaluation, over `row_digests` uint8 [U, 32] in user order."""
-    return hashlib.sha256(np.ascontiguousarray(rows, dtype=np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype=np.uint8).tobytes()).hexdigest()
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slmrec.errors import InputError
 
@@ -47,7 +48,7 @@ def guess(names: Sequence[str], known: Sequence[str]) -> str | None:
     return next((by_letters[name] for name in known if name in by_letters), None)
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     text = ", ".join(names)
     return text if len(text) <= SHOWN_NAMES else text[:SHOWN_NAMES] + "..."
 
@@ -61,13 +62,13 @@ def named(path: str, names: list[str], name: str) -> str:
     return name
 
 
-def find_columns(path: str, names: list[str], flags: dict[str, str | None], rare: Sequence[str] = ()) -> Columns:
+def find_columns(path: str, names: Sequence[str], flags: Mapping[str, str | None], rare: Sequence[str] = ()) -> Columns:
     """The columns of actions in a file with columns `names`; `flags` holds what --user_column and the others say.
 
     A rating may be missing; a time may not unless a flag says so, because then the order of the rows decides. `rare` columns,
     which not every row has, count where no other will do.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for role, known in KNOWN.items():
         name = flags.get(role) or guess(names, known) or guess(rare, known)
         if name is None and role != "rating":

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from backports import zstd
 from isal import igzip, isal_zlib
@@ -29,7 +29,7 @@ READERS: dict[bytes, tuple[str, Callable]] = {  # first bytes -> what that is, a
     b"BZh": ("bzip2", bz2.BZ2File),
     b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
-DAMAGED = (igzip.BadGzipFile, isal_zlib.error, zstd.ZstdError, lzma.LZMAError)
+DAMAGED: tuple[Any, ...] = (igzip.BadGzipFile, isal_zlib.error, zstd.ZstdError, lzma.LZMAError)
 ARCHIVES = {b"PK\x03\x04": "zip archive", b"7z\xbc\xaf": "7z archive", b"Rar!": "rar archive"}
 BOM = codecs.BOM_UTF8
 WIDE = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
@@ -62,9 +62,9 @@ def open_binary(path: str | Path, encoding: str = "utf-8"):
         raise InputError(f"{path}: damaged {kinds[-1]} file ({error})") from None
 
 
-def unpacked(path: str | Path, file: BinaryIO, kinds: list[str]) -> BinaryIO:
+def unpacked(path: str | Path, file: BinaryIO, kinds: list[str]) -> Any:
     """The decompressed stream of a file; what it was compressed with is added to `kinds`."""
-    stream = file
+    stream: Any = file  # all kinds of them can peek
     while True:
         head = stream.peek(8)[:8]
         for magic, what in ARCHIVES.items():
@@ -77,7 +77,7 @@ def unpacked(path: str | Path, file: BinaryIO, kinds: list[str]) -> BinaryIO:
         kinds.append(kind)
 
 
-def as_utf8(path: str | Path, stream: BinaryIO, encoding: str) -> BinaryIO:
+def as_utf8(path: str | Path, stream: Any, encoding: str) -> BinaryIO:
     """The stream without byte order mark, recoded unless it is UTF-8 already."""
     if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
         stream = io.BufferedReader(Recoded(path, stream, encoding), BLOCK_BYTES)
@@ -110,7 +110,7 @@ class Recoded(io.RawIOBase):
             try:
                 self.ready = self.decoder.decode(chunk, final=not chunk).encode()
             except UnicodeError as error:
-                raise InputError(f"{self.path}: not {self.encoding} text ({error.reason})") from None
+                raise InputError(f"{self.path}: not {self.encoding} text ({getattr(error, 'reason', error)})") from None
             if not chunk:
                 break
         part, self.ready = self.ready[: len(buffer)], self.ready[len(buffer) :]

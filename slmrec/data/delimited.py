@@ -15,7 +15,7 @@ import polars as pl
 
 from slmrec.data.columns import Columns
 from slmrec.data.compressed import decoded, line_blocks
-from slmrec.data.interactions import ActionBlocks, Interactions, Place
+from slmrec.data.interactions import ActionBlocks, Interactions, Numbers, Place
 from slmrec.data.layout import Layout
 from slmrec.data.values import numbers as as_numbers
 from slmrec.data.values import times
@@ -25,7 +25,7 @@ INSIDE = "\x1f"  # stands for "::", because polars cuts at one byte
 CHUNK_ROWS = 50_000  # of a table with quotes, that become one frame
 
 
-def read_columns(path: str, layout: Layout, wanted: Sequence[str], encoding: str) -> Iterator[tuple[pl.DataFrame, Sequence[int]]]:
+def read_columns(path: str, layout: Layout, wanted: Sequence[str], encoding: str) -> Iterator[tuple[pl.DataFrame, Numbers]]:
     """Pairs of a frame with the wanted columns, as text, and its row numbers (from 1, behind the header); blank lines left out.
 
     Raises InputError for a row with more cells than there are columns, for quotes that do not pair, and for other encodings.
@@ -52,9 +52,7 @@ def without_first(block: bytes, lines: int) -> bytes:
     return block
 
 
-def plain_rows(
-    path: str, layout: Layout, wanted: Sequence[str], block: bytes, rows_before: int
-) -> tuple[pl.DataFrame, Sequence[int]]:
+def plain_rows(path: str, layout: Layout, wanted: Sequence[str], block: bytes, rows_before: int) -> tuple[pl.DataFrame, Numbers]:
     """The rows of a block of lines without quotes."""
     separator = layout.separator
     if len(separator) > 1:
@@ -91,7 +89,7 @@ def refuse_long_row(path: str, layout: Layout, lines: list[bytes], separator: st
 
 def quoted_rows(
     path: str, layout: Layout, wanted: Sequence[str], blocks: Iterator[bytes], number: int
-) -> Iterator[tuple[pl.DataFrame, Sequence[int]]]:
+) -> Iterator[tuple[pl.DataFrame, Numbers]]:
     """The rows of blocks of lines in which cells may stand in quotes, `number` rows after the start."""
     place, positions = layout.place(path), [layout.names.index(name) for name in wanted]
     reader = csv.reader(text_lines(path, blocks, number + layout.skip), delimiter=layout.separator, strict=True)

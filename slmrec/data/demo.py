@@ -86,7 +86,7 @@ class Shop:
 
     def _followup(self, item: int) -> int:
         inside = self.rng.random() >= ACROSS
-        return self.popular_item(self.category[item]) if inside else self.rng.integers(self.num_items)
+        return self.popular_item(self.category[item]) if inside else int(self.rng.integers(self.num_items))
 
     def popular_item(self, category: int) -> int:
         members = self.members[category]

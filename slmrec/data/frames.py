@@ -108,7 +108,7 @@ def typed_times(values: pl.Series, where: Where) -> tuple[pl.DataFrame, str]:
         return times(values.cast(pl.String), values.name, where)
     if values.dtype not in (pl.Date, pl.Datetime):
         raise InputError(f"{where(0)}: {values.name} is of type {values.dtype}, not a time")
-    unit = values.dtype.time_unit if values.dtype == pl.Datetime else "us"
+    unit = (values.dtype.time_unit if isinstance(values.dtype, pl.Datetime) else None) or "us"
     ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     moments = values.cast(pl.Datetime(unit)).to_physical()
     return pl.DataFrame({"time": moments // ticks, "part": moments % ticks * (BILLION // ticks)}), "date"

@@ -6,15 +6,22 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from slmrec.data.values import BILLION, Where, clean_ids
 from slmrec.errors import InputError
 
 Place = Callable[[int], str]  # number in the file -> "FILE, line N"
+Numbers = Sequence[int] | pl.Series | np.ndarray  # those of rows in their file
 
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}  # by how many a second has
 FIRST_BAND, LAST_BAND = 10**8, 10**10  # Unix seconds of 1973 and 2286: between them times of different units never meet
+
+
+def line_of(path: str) -> Place:
+    """Where a line of a file stands, in words."""
+    return lambda number: f"{path}, line {number}"
 
 
 @dataclass
@@ -53,11 +60,11 @@ class ActionBlocks:
     def __init__(self):
         self.frames: list[pl.DataFrame] = []
         self.starts: list[int] = []  # the first row of each block
-        self.places: list[tuple[Place, Sequence[int]]] = []
+        self.places: list[tuple[Place, Numbers]] = []
         self.kinds: set[str] = set()  # of times: "date" or "number"
         self.rows = 0
 
-    def add(self, frame: pl.DataFrame, place: Place, numbers: Sequence[int], kind: str | None = None) -> None:
+    def add(self, frame: pl.DataFrame, place: Place, numbers: Numbers, kind: str | None = None) -> None:
         """Take columns user, item and perhaps rating, time and part (`values.times`); row r stands at place(numbers[r])."""
         ids = [pl.col(name).cast(pl.Categorical) for name in ("user", "item")]  # four bytes a row instead of an id's length
         self.frames.append(frame.with_columns(ids))
@@ -103,7 +110,8 @@ def in_seconds(frame: pl.DataFrame, dates: bool, where: Where) -> tuple[pl.DataF
 
 def unit_of(times: pl.Series, where: Where) -> int:
     """How many units of these times a second has."""
-    largest = max(abs(times.min()), abs(times.max()))
+    ticks = times.to_numpy()
+    largest = max(abs(int(ticks.min())), abs(int(ticks.max())))
     if largest < 10 * LAST_BAND:
         return 1
     sizes = times.abs()

@@ -65,6 +65,7 @@ class JsonLines:
     def _parts(self, block: bytes) -> Iterator[tuple[list, range | list[int]]]:
         """The rows of a block; one that msgspec refuses is halved until the part at fault is small enough to go line by line."""
         rows = self._read_strictly(block)
+        numbers: range | list[int]
         middle = block.find(b"\n", len(block) // 2) + 1
         if rows is None and len(block) > LINE_BY_LINE_BYTES and 0 < middle < len(block):
             yield from self._parts(block[:middle])

@@ -78,7 +78,7 @@ def find_separator(line: str) -> str | None:
     for separator in ("::", "\t"):
         if counts[separator]:
             return separator
-    best = max(counts, key=counts.get)
+    best = max(counts, key=counts.__getitem__)
     return best if counts[best] else None
 
 

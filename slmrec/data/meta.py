@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +21,7 @@ from slmrec.errors import InputError
 MARKUP = "</"  # behind which the 2018 release has texts of the product page among the categories
 SCRIPT = "getTime"  # in what the 2018 release has for a title where the page's script was taken for it
 CATEGORIES = ("category", "categories", "genres")  # lists of names, or of lists of names
-SCHEMA = {"item": pl.String, "title": pl.String, "attributes": pl.List(pl.String)}
+SCHEMA: dict[str, Any] = {"item": pl.String, "title": pl.String, "attributes": pl.List(pl.String)}
 
 
 @dataclass
@@ -97,9 +98,7 @@ def tidy(texts: pl.Series) -> pl.Series:
 # -- JSON ---------------------------------------------------------------------------------------------------------------------
 
 
-def json_meta(
-    path: str, head: bytes, items: pl.Series, columns: MetaColumns, max_malformed: float, encoding: str
-) -> pl.DataFrame:
+def json_meta(path: str, head: bytes, items: pl.Series, columns: MetaColumns, max_malformed: float, encoding: str) -> FoundItems:
     """Columns item, title and attributes of JSON lines, or of one object of objects."""
     records, literals = sample_records(path, encoding)
     if is_one_object(head, records):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from slmrec.data.compressed import decoded, read_bytes, read_head
-from slmrec.data.interactions import ActionBlocks, Interactions
+from slmrec.data.interactions import ActionBlocks, Interactions, Place, line_of
 from slmrec.data.json_values import as_id, described, read_object
 from slmrec.data.values import shown
 from slmrec.errors import InputError
@@ -23,11 +23,16 @@ def read_sequences(paths: list[str], encoding: str = "utf-8") -> Interactions:
             raise InputError(f"{path}: one JSON array; wanted is an object {{user: [items]}}, or lines 'user item item ...'")
         if head.startswith(b"{"):
             frame, users = rows_of_json(path, encoding)
-            blocks.add(frame, lambda row, path=path, users=users: f"{path}, user {shown(users[row])}", range(frame.height))
+            blocks.add(frame, user_of(path, users), range(frame.height))
         else:
             frame, lines = rows_of_lines(path, decoded(read_bytes(path, encoding), path, 0))
-            blocks.add(frame, lambda line, path=path: f"{path}, line {line}", lines)
+            blocks.add(frame, line_of(path), lines)
     return blocks.interactions(", ".join(paths), {"user": "user", "item": "item"}, ready=True)
+
+
+def user_of(path: str, users: list[str]) -> Place:
+    """Where a row of a JSON file stands, by its user."""
+    return lambda row: f"{path}, user {shown(users[row])}"
 
 
 def rows_of_lines(path: str, text: str) -> tuple[pl.DataFrame, pl.Series]:

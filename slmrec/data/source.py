@@ -59,12 +59,14 @@ class Source:
 
     def read(self, max_malformed: float) -> Interactions:
         paths = list(self.paths)
+        if self.format == "sequences":
+            return read_sequences(paths, self.encoding)
+        assert self.columns is not None  # every other format has them
         if self.format == "amazon":
             return read_amazon(paths, self.columns, max_malformed, self.encoding)
         if self.format == "parquet":
             return read_parquet(paths, self.columns)
-        if self.format == "sequences":
-            return read_sequences(paths, self.encoding)
+        assert self.layout is not None
         if self.ready:
             return read_sequence_rows(paths, self.layout, self.columns, self.encoding)
         return read_rows(paths, self.layout, self.columns, self.encoding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -49,7 +50,7 @@ def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np
     Returns the values in the order of their numbers, and the number of each row's value, uint32 [E].
     """
     first = frame.group_by(column).agg(pl.col("row").min()).sort("row")[column]
-    numbers = np.zeros(first.to_physical().max() + 1, dtype=np.uint32)
+    numbers = np.zeros(int(first.to_physical().to_numpy().max()) + 1, dtype=np.uint32)
     numbers[first.to_physical().to_numpy()] = np.arange(len(first), dtype=np.uint32)
     return first.cast(pl.String), numbers[frame[column].to_physical().to_numpy()]
 
@@ -59,7 +60,7 @@ def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
     refuse_short_users(frame)
     user_ids, users = number_by_first_row(frame, "user")
     item_ids, items = number_by_first_row(frame, "item")
-    columns = {"user": users, "item": items + 1}
+    columns: dict[str, Any] = {"user": users, "item": items + 1}
     columns |= {name: frame[name] for name in ("time", "nanosecond") if name in frame.columns}
     numbered = pl.DataFrame(columns).sort("user", maintain_order=True)
     return NumberedSequences(
@@ -110,7 +111,7 @@ def describe(sequences: NumberedSequences) -> dict:
 
 def save_sequences(sequences: NumberedSequences, titles: pl.Series, directory: Path) -> None:
     """Write sequences.npz, items.csv and users.csv."""
-    arrays = {"items": sequences.items, "offsets": sequences.offsets}
+    arrays: dict[str, Any] = {"items": sequences.items, "offsets": sequences.offsets}
     if sequences.timestamps is not None:
         arrays["timestamps"] = sequences.timestamps
     np.savez(directory / "sequences.npz", **arrays)

@@ -50,14 +50,16 @@ def align(distillation: DistillationArguments, student: EllmArguments, inputs: E
             raise InputError(
                 "--start teacher takes the maps of a trained teacher, which --online has not: choose passing or random"
             )
+        assert distillation.teacher_layers is not None  # the arguments fill it in
         config = shallow_config(student.base_model, distillation.teacher_layers)
         shallow_config(student.base_model, student.num_layers)
         layers, width, described = distillation.teacher_layers, config.hidden_size, {}
     else:
+        assert distillation.teacher is not None  # likewise
         described = {"teacher": model_input(distillation.teacher, "finetune")}
         saved = read_json(Path(distillation.teacher) / RECOMMENDER)
         layers, width = saved["num_layers"], saved["hidden_size"]
-        _require_same_shape(distillation, saved, student)
+        _require_same_shape(distillation, Path(distillation.teacher), saved, student)
         _require_same_inputs(distillation.teacher, inputs)
     teacher_ends = block_ends(layers, distillation.num_blocks, "teacher")
     return Alignment(teacher_ends, block_ends(student.num_layers, distillation.num_blocks, "student"), width, described)
@@ -74,21 +76,19 @@ def block_ends(num_layers: int, num_blocks: int, owner: str) -> tuple[int, ...]:
     return tuple(layers_per_block * k for k in range(1, num_blocks + 1))
 
 
-def _require_same_shape(distillation: DistillationArguments, teacher: dict, student: EllmArguments) -> None:
+def _require_same_shape(distillation: DistillationArguments, directory: Path, teacher: dict, student: EllmArguments) -> None:
     config = shallow_config(student.base_model, student.num_layers)
     pairs = {"targets": (teacher["targets"], student.targets), "max_length": (teacher["max_length"], student.max_length)}
     if not distillation.project_states or student.start == "teacher":
         pairs["hidden_size"] = (teacher["hidden_size"], config.hidden_size)
     if distillation.lambda_attention:
-        pairs["num_attention_heads"] = (_teacher_heads(Path(distillation.teacher), teacher), config.num_attention_heads)
+        pairs["num_attention_heads"] = (_teacher_heads(directory, teacher), config.num_attention_heads)
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
             way_out = (
                 " (--project_states with --start passing or random compares them all the same)" if name == "hidden_size" else ""
             )
-            raise InputError(
-                f"{distillation.teacher}: the teacher has {name} {theirs}, the student {ours}; they must agree{way_out}"
-            )
+            raise InputError(f"{directory}: the teacher has {name} {theirs}, the student {ours}; they must agree{way_out}")
 
 
 def _teacher_heads(directory: Path, saved: dict) -> int:

@@ -10,7 +10,7 @@ from slmrec.catalogue_loss import catalogue_cross_entropy, catalogue_divergence
 from slmrec.distillation import losses
 from slmrec.distillation.arguments import DISTILLATION_TERMS, DistillationArguments
 from slmrec.distillation.teacher import Teacher, TeacherSignals
-from slmrec.llm.ellmrec import EllmRecommender, Encoded
+from slmrec.llm.ellmrec import Encoded, ForwardPass
 
 Terms = dict[str, torch.Tensor]
 
@@ -29,7 +29,7 @@ class DistillationObjective:
     layers: tuple[int, ...]
     arguments: DistillationArguments
 
-    def __call__(self, model: EllmRecommender, batch: dict[str, torch.Tensor]) -> Terms:
+    def __call__(self, model: ForwardPass, batch: dict[str, torch.Tensor]) -> Terms:
         """Scalars: `ce`, unweighted those terms whose weight is above zero, and `loss`, the weighted sum.
 
         With a teacher that learns, `teacher_ce` is its own next-item loss, part of the sum with weight 1.
@@ -40,7 +40,8 @@ class DistillationObjective:
             terms["ms"] = self._supervision_term(encoded, batch)
         if self.teacher.learns or any(self._weighted(name) for name in DISTILLATION_TERMS if name != "ms"):
             terms |= self._teacher_terms(encoded, self.teacher.signals(batch, attention=self._weighted("attention")))
-        return terms | {"loss": sum(self._weight(name) * term for name, term in terms.items())}
+        weighted = [self._weight(name) * term for name, term in terms.items()]
+        return terms | {"loss": sum(weighted[1:], start=weighted[0])}
 
     def _weight(self, name: str) -> float:
         return getattr(self.arguments, f"lambda_{name}") if name in DISTILLATION_TERMS else 1.0
@@ -57,8 +58,8 @@ class DistillationObjective:
         computed = {
             "cos": lambda: cosine_gap(teacher, student),
             "norm": lambda: distance(teacher, student),
-            "logits": lambda: catalogue_divergence(signals.users, encoded.users, encoded.items, arguments.temperature),
-            "attention": lambda: losses.attention_divergence(signals.attention, encoded.attention),
+            "logits": lambda: catalogue_divergence(given(signals.users), encoded.users, encoded.items, arguments.temperature),
+            "attention": lambda: losses.attention_divergence(given(signals.attention), given(encoded.attention)),
             "contrastive": lambda: losses.contrastive_loss(teacher, student, arguments.contrastive_temperature),
         }
         terms = {} if signals.loss is None else {"teacher_ce": signals.loss}
@@ -76,3 +77,9 @@ class DistillationObjective:
             catalogue_cross_entropy(encoded.block_users[layer], encoded.items, batch["targets"]) for layer in self.layers[:-1]
         ]
         return (losses.summed_loss if self.arguments.protocol == "released" else losses.mean_loss)(block_losses)
+
+
+def given(signal: torch.Tensor | None) -> torch.Tensor:
+    """What a term compares must be there: an enabled term is never left out."""
+    assert signal is not None
+    return signal

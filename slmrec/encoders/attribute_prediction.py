@@ -29,6 +29,9 @@ class AttributePrediction(nn.Module):
             in a model that is loaded, which is not pretrained any more.
     """
 
+    ids: torch.Tensor
+    offsets: torch.Tensor
+
     def __init__(
         self, num_attributes: int, hidden_size: int, ids: torch.Tensor | None = None, offsets: torch.Tensor | None = None
     ):

@@ -85,9 +85,10 @@ class BERT4Rec(SelfAttentive):
         self.input_norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, dropout) for _ in range(num_layers))
-        self.output_layer = nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.LayerNorm(hidden_size))
+        output_projection = nn.Linear(hidden_size, hidden_size)  # W_P
+        self.output_layer = nn.Sequential(output_projection, nn.GELU(), nn.LayerNorm(hidden_size))
         self.apply(initialise)
-        nn.init.eye_(self.output_layer[0].weight)
+        nn.init.eye_(output_projection.weight)
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         nothing_yet = torch.zeros_like(batch["lengths"])

@@ -87,18 +87,19 @@ class Caser(UserEncoder):
         self.vertical = nn.Linear(max_length, num_vertical_filters, bias=False)
         self.dropout = nn.Dropout(dropout)
         num_features = num_horizontal_filters * max_length + num_vertical_filters * hidden_size
-        self.short_term = nn.Sequential(nn.Linear(num_features, hidden_size), nn.ReLU())
+        features_to_short_term = nn.Linear(num_features, hidden_size)
+        self.short_term = nn.Sequential(features_to_short_term, nn.ReLU())
         self.output_layer = nn.Linear(2 * hidden_size, hidden_size)
         self.item_embedding.apply(initialise)
         self.user_embedding.apply(initialise)
-        self.pass_on_items()
+        self.pass_on_items(features_to_short_term.weight)
 
-    def pass_on_items(self) -> None:
+    def pass_on_items(self, short_term: torch.Tensor) -> None:
         """Let the first vertical filter's features and the user's vector reach the output as they are."""
         identity, num_vertical_filters = torch.eye(self.user_embedding.embedding_dim), len(self.vertical.weight)
         with torch.no_grad():
             self.vertical.weight[0] = ITEM_WEIGHT
-            first_filter = self.short_term[0].weight[:, -num_vertical_filters * len(identity) :: num_vertical_filters]  # [d, d]
+            first_filter = short_term[:, -num_vertical_filters * len(identity) :: num_vertical_filters]  # [d, d]
             first_filter.copy_(identity)
             self.output_layer.weight.copy_(identity.repeat(1, 2))
 

@@ -15,11 +15,10 @@ Shapes: B rows, N items, M different pairs of items in a row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
 
 from slmrec.encoders.encoder import Encoder
 from slmrec.errors import InputError
@@ -33,6 +32,7 @@ class CountingModel(Encoder):
     """A user vector is the id of the last item, float32 [B, 1] (exact up to 2^24 items); `prepare` is the whole training."""
 
     max_length = 1
+    popularity: torch.Tensor
 
     def __init__(self, num_items: int):
         super().__init__()
@@ -41,11 +41,11 @@ class CountingModel(Encoder):
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return batch["history"].unsqueeze(1).float()
 
-    def item_matrix(self) -> torch.Tensor:
+    def item_matrix(self) -> NoReturn:
         """Raises InputError: there are no item vectors."""
         raise InputError(f"{type(self).__name__.lower()} only counts and has no item embeddings; choose another --model for them")
 
-    def item_tables(self) -> list[nn.Embedding]:
+    def item_tables(self) -> NoReturn:
         """Raises InputError, likewise."""
         self.item_matrix()
 
@@ -74,6 +74,10 @@ class Markov(CountingModel):
     begin and end, `following` int64 [M] and `times` float32 [M]. M is known from the data alone, so loading takes it from the
     file.
     """
+
+    offsets: torch.Tensor
+    following: torch.Tensor
+    times: torch.Tensor
 
     def __init__(self, num_items: int):
         super().__init__(num_items)

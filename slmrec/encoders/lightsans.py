@@ -103,7 +103,7 @@ class LightBlock(Block):
         self.value_interests = nn.Parameter(torch.randn(hidden_size, num_interests))
         self.position_query_key = nn.Linear(hidden_size, 2 * hidden_size)
 
-    def forward(
+    def forward(  # type: ignore[override]  # only LightSANs runs it, and knows that it needs positions beside a block's arguments
         self, states: torch.Tensor, packing: Packing, mask: torch.Tensor, positions: torch.Tensor, table: torch.Tensor
     ) -> torch.Tensor:
         query, key, value = packing.pack(self.query_key_value(states)).chunk(3, dim=-1)  # [R, W, d] each
@@ -122,8 +122,8 @@ class LightBlock(Block):
 
     def attend_positions(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Each slot attends to itself and the slots before it by where they stand alone, [R, W, d]."""
-        heads = (self.by_head(part).transpose(1, 2) for part in (query, key, value))  # [R, H, W, d/H] each
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=self.attention_dropout())
+        query, key, value = (self.by_head(part).transpose(1, 2) for part in (query, key, value))  # [R, H, W, d/H] each
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=self.attention_dropout())
         return attended.transpose(1, 2).flatten(2)
 
     def by_head(self, states: torch.Tensor) -> torch.Tensor:

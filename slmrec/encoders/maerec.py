@@ -31,6 +31,7 @@ Shapes: B rows with T history items in all, N items, d = hidden_size, L graph la
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Annotated
 
 import torch
@@ -73,6 +74,10 @@ class MAERec(SASRec):
         "num_negatives": 1,  # counts for the other losses only
         "precision": "fp32",  # as SASRec
     }
+
+    table: torch.Tensor
+    masked: torch.Tensor
+    step: torch.Tensor
 
     def __init__(
         self,
@@ -122,7 +127,7 @@ class MAERec(SASRec):
     def train(self, mode: bool = True) -> MAERec:
         if not mode and self.graph is not None:
             with torch.no_grad():
-                self.table.copy_(sum(self.graph_layers(self.graph.to(self.table.device))))
+                self.table.copy_(added(self.graph_layers(self.graph.to(self.table.device))))
         return super().train(mode)
 
     def encode_positions(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -130,7 +135,7 @@ class MAERec(SASRec):
 
     def read(self, batch: dict[str, torch.Tensor], items: torch.Tensor) -> torch.Tensor:
         """The Transformer over histories whose items have the vectors [N + 1, d]; float32 [T, d]."""
-        return sum(self.run_blocks(F.embedding(batch["history"], items), batch["lengths"]))
+        return added(self.run_blocks(F.embedding(batch["history"], items), batch["lengths"]))
 
     def graph_layers(self, graph: ItemGraph) -> list[torch.Tensor]:
         """e^0 to e^L, each [N + 1, d]."""
@@ -141,8 +146,9 @@ class MAERec(SASRec):
 
     def training_loss(self, batch: dict[str, torch.Tensor], targets: str, item_loss: ItemLoss) -> dict[str, torch.Tensor]:
         mask_loss = self.next_mask()
+        assert self.visible is not None
         layers = self.graph_layers(self.visible)
-        items = sum(layers)
+        items = added(layers)
         vectors = self.read(batch, items)
         if targets == "last":
             vectors = vectors[row_ends(batch["lengths"])]
@@ -152,6 +158,7 @@ class MAERec(SASRec):
 
     def next_mask(self) -> torch.Tensor:
         """Make `visible` that of the present step; returns L_mask, zero at a step that keeps its mask."""
+        assert self.graph is not None  # `prepare` makes it
         self.graph = self.graph.to(self.table.device)
         loss = self.table.new_zeros(())
         if self.step % MASK_STEPS == 0:
@@ -165,8 +172,9 @@ class MAERec(SASRec):
 
     def relatedness(self) -> torch.Tensor:
         """gamma, [N + 1]: mean over the walks of 1 to MASK_DEPTH steps from an item of the cosine with where they end."""
+        assert self.graph is not None
         directions = F.normalize(self.item_embedding.weight, dim=1)
-        reached, related = directions, 0.0
+        reached, related = directions, torch.zeros_like(directions[:, 0])
         for _ in range(MASK_DEPTH):
             reached = self.graph.neighbour_mean(reached)
             related = related + (directions * reached).sum(1)
@@ -174,6 +182,7 @@ class MAERec(SASRec):
 
     def draw_mask(self, scores: torch.Tensor) -> torch.Tensor:
         """P from gamma' [N + 1] as bool [N + 1]."""
+        assert self.graph is not None
         anchors = scores.masked_fill(self.graph.degree == 0, -torch.inf).topk(self.num_anchors).indices
         masked = torch.zeros_like(self.masked).index_fill(0, anchors, True)
         for k in range(1, MASK_DEPTH):
@@ -182,6 +191,7 @@ class MAERec(SASRec):
 
     def reconstruction_loss(self, layers: list[torch.Tensor]) -> torch.Tensor:
         """L_con from e^0 to e^L."""
+        assert self.graph is not None
         hidden = (self.masked[self.graph.edges[0]] | self.masked[self.graph.edges[1]]).nonzero().squeeze(1)
         edges = self.graph.edges[:, hidden[torch.randint(len(hidden), (NUM_POSITIVES,), device=hidden.device)]]
         ends = edges.unsqueeze(2).repeat(1, 1, 1 + NUM_NEGATIVES)  # [2, positives, 1 + negatives]
@@ -195,6 +205,11 @@ class MAERec(SASRec):
         """The decoder's scores [...] of edges given by the items at both ends, int64 [2, ...]."""
         heads, tails = ([F.embedding(end, layer) for layer in layers[:-1]] for end in ends)
         return self.decoder(torch.cat([head * tail for head in heads for tail in tails], dim=-1)).squeeze(-1)
+
+
+def added(layers: list[torch.Tensor]) -> torch.Tensor:
+    """The sum of tensors of one shape."""
+    return functools.reduce(torch.add, layers)
 
 
 def gumbel_noise(like: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from slmrec.encoders.bert4rec import BERT4Rec
 from slmrec.encoders.caser import Caser
 from slmrec.encoders.counting import Markov, Popularity
 from slmrec.encoders.duorec import DuoRec
-from slmrec.encoders.encoder import Encoder
+from slmrec.encoders.encoder import Encoder, OwnFlag
 from slmrec.encoders.gru4rec import GRU4Rec
 from slmrec.encoders.hgn import HGN
 from slmrec.encoders.lightsans import LightSANs
@@ -67,10 +67,10 @@ def build_encoder(model: str, num_items: int, num_users: int, architecture: dict
 def architecture_arguments() -> type[EncoderArguments]:
     """EncoderArguments with the flags that single encoders bring along, each with the encoders' defaults in its help."""
     shared = {entry.name: entry for entry in fields(EncoderArguments) if entry.name != "model"}
-    own: dict[str, dict] = {}  # flag -> encoder -> (its type, OwnFlag)
+    own: dict[str, dict[str, tuple[type, OwnFlag]]] = {}  # flag -> encoder -> its type and description
     for name, encoder in ENCODERS.items():
-        for flag, described in encoder.own_flags().items():
-            own.setdefault(flag, {})[name] = described
+        for flag, (kind, description) in encoder.own_flags().items():
+            own.setdefault(flag, {})[name] = kind, description
     defaults = {name: encoder.architecture_defaults() for name, encoder in ENCODERS.items()}
     names = field(default="sasrec", metadata={"help": "the encoder"})
     columns: list[tuple] = [("model", Literal[tuple(ENCODERS)], names)]

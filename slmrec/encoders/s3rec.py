@@ -130,12 +130,17 @@ class S3Rec(SASRec):
         item_loss = catalogue_cross_entropy(self.item_projection(cloze[masked]), self.item_matrix(), history[masked])
         segment_loss = contrast(self.segment_projection(context[ends]), segment[ends])
         terms = {"total": item_loss + self.segment_weight * segment_loss, "masked_item": item_loss, "segment": segment_loss}
-        return self.with_attributes(terms, history, masked, cloze) if self.attribute_prediction else terms
+        return self.with_attributes(terms, history, masked, cloze)
 
     def with_attributes(
         self, terms: dict[str, torch.Tensor], history: torch.Tensor, masked: torch.Tensor, cloze: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The terms and those of the attributes of items int64 [T], masked where bool [T], with the states `cloze` [T, d]."""
+        """The terms and, where the data set has them, those of the attributes of items int64 [T].
+
+        They are masked where bool [T]; `cloze` [T, d] are the states.
+        """
+        if self.attribute_prediction is None:
+            return terms
         shown = history[~masked]
         associated = self.attribute_prediction.associated(self.item_embedding(shown), shown)
         of_masked = self.attribute_prediction.masked(cloze[masked], history[masked])

@@ -53,9 +53,9 @@ class Block(nn.Module):
 
     def attend(self, states: torch.Tensor, packing: Packing, mask: torch.Tensor) -> torch.Tensor:
         packed = packing.pack(self.query_key_value(states))  # [R, W, 3d]
-        heads = packed.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [3, R, H, W, d/H]
+        query, key, value = packed.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [R, H, W, d/H] each
         probability = self.dropout.p if self.training else 0.0
-        attended = F.scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=probability)  # [R, H, W, d/H]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=probability)  # [R, H, W, d/H]
         return self.attention_output(packing.unpack(attended.transpose(1, 2).flatten(2)))
 
 

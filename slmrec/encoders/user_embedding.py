@@ -22,6 +22,7 @@ class UserEncoder(Encoder):
 
     knows_users = True
     user_embedding: nn.Embedding
+    trained_users: torch.Tensor
 
     def __init__(self, num_users: int):
         super().__init__()

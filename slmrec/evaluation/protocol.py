@@ -82,8 +82,11 @@ def evaluate_recommender(
         raise ValueError("nothing to do: neither sampled nor full ranking is asked for")
     rows = _split_rows(dataset, split, model.max_length)
     seconds = {"encode": 0.0, "candidates": 0.0, "score": 0.0}
-    rankings = {"sampled": _SampledRanking(dataset, split, seed, num_candidates, seconds)} if sampled else {}
-    rankings |= {"full": _FullRanking(dataset, split, seconds)} if full_ranking else {}
+    rankings: dict[str, _SampledRanking | _FullRanking] = {}
+    if sampled:
+        rankings["sampled"] = _SampledRanking(dataset, split, seed, num_candidates, seconds)
+    if full_ranking:
+        rankings["full"] = _FullRanking(dataset, split, seconds)
     order = np.argsort(-rows.lengths, kind="stable")  # like lengths together: little padding; the longest show their memory first
     counter = Counter(f"ranking {split}", len(order), unit="users", shown=progress)
     with _evaluating(model), torch.inference_mode(), counter:

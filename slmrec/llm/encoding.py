@@ -17,11 +17,11 @@ Shapes: B rows, T items in all, P and S prompt tokens before and after, d hidden
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
@@ -34,6 +34,7 @@ PACKED_WIDTH = 96  # slots: 95% full with rows of 7 to 37 tokens, and narrow eno
 
 ATTENTION = "attention"  # may be asked for beside the layers: the last layer's attention weights
 States = dict[int | str, torch.Tensor]
+DecoderLayer = Any  # each model family has a class of its own, with the same parts by the same names
 
 
 @dataclass
@@ -105,8 +106,8 @@ class SharedPrompt:
         if self.prompt is None:
             self.prompt = keys, values
             return keys, values
-        shared = (part.expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
-        return tuple(torch.cat(pair, dim=2) for pair in zip(shared, (keys, values)))
+        prompt_keys, prompt_values = (part.expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
+        return torch.cat([prompt_keys, keys], dim=2), torch.cat([prompt_values, values], dim=2)
 
 
 def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int | str]) -> States:
@@ -122,7 +123,7 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
     prompt_rope, rope = _ropes(decoder, rows, prompt_positions, positions)
     masks = Masks(packing.causal_mask(), prompt_positions, positions)
     take = packing.take_last if rows.read == "last" else packing.unpack
-    states = {}
+    states: States = {}
     depth = len(decoder.layers)
     for number, layer in enumerate(decoder.layers, start=1):
         shared, window = SharedPrompt(), attention_window(decoder.config, number, rows.length)
@@ -242,19 +243,19 @@ def _rotate(heads: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> tor
     return heads * cos + rotate_half(heads) * sin
 
 
-def _keys_values(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+def _keys_values(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values of a layer's input, through `shared`."""
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
     keys = _rotate(_heads(attention.k_proj(normed), attention.head_dim), rope)
     return shared.update(keys, _heads(attention.v_proj(normed), attention.head_dim))
 
 
-def _keep_prompt(layer: nn.Module, prompt: torch.Tensor, prompt_rope, shared: SharedPrompt) -> None:
+def _keep_prompt(layer: DecoderLayer, prompt: torch.Tensor, prompt_rope, shared: SharedPrompt) -> None:
     """In the last layer nobody reads the prompt's own output, only its keys and values."""
     _keys_values(layer, prompt, prompt_rope, shared)
 
 
-def _attention_weights(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor) -> torch.Tensor:
+def _attention_weights(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor) -> torch.Tensor:
     """The softmax inside a layer's attention, float32 [R, H, W, P + W]; the fused kernels that compute the states hide it."""
     attention = layer.self_attn
     keys, _ = _keys_values(layer, hidden, rope, shared)
@@ -264,7 +265,7 @@ def _attention_weights(layer: nn.Module, hidden: torch.Tensor, rope, shared: Sha
     return logits.masked_fill(~mask, float("-inf")).softmax(-1)
 
 
-def _last_tokens(layer: nn.Module, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor, packing: Packing):
+def _last_tokens(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor, packing: Packing):
     """One decoder layer, computed for the last token of each row only: float [B, d]."""
     attention = layer.self_attn
     keys, values = _keys_values(layer, hidden, rope, shared)

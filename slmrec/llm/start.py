@@ -80,6 +80,7 @@ def _set_maps(model: EllmRecommender, item_map: torch.Tensor, user_map: torch.Te
     model.user_projection.weight.copy_(user_map)
     entering = model.item_projection(model.item_matrix()[1:]).square().mean(dim=1).sqrt().mean()
     for projection in model.block_projections.values():
+        assert isinstance(projection, nn.Linear)
         projection.weight.copy_(user_map * final_norm_weight(plain_backbone(model.backbone)) / entering)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -132,7 +132,7 @@ def create_app(model: Model, name: str, *, wait: float = 0.003, most: int = 256)
 def answers_of(model: Model):
     """Several queries -> their answers; a query that is refused gets its InputError, the others are answered all the same."""
 
-    def answers(queries: list[ModelQuery]) -> list[Recommendations | InputError]:
+    def answers(queries: list[ModelQuery]) -> Sequence[Recommendations | InputError]:
         try:
             return model.recommend_many(queries)
         except InputError as error:

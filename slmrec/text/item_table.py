@@ -35,6 +35,7 @@ def write_out_text(tables: list[nn.Embedding]) -> None:
 
 def _start(table: nn.Embedding, vectors: torch.Tensor, arguments: TextUseArguments) -> None:
     exponent, deviation, dimensions = arguments.text_exponent, arguments.text_std, arguments.text_dimensions
+    assert exponent is not None and deviation is not None  # the arguments fill in what the use needs
     with torch.no_grad():
         table.weight[1:] = start_table(vectors[1:], table.weight[1:].clone(), exponent, deviation, dimensions)
 
@@ -42,8 +43,10 @@ def _start(table: nn.Embedding, vectors: torch.Tensor, arguments: TextUseArgumen
 def _lasting_part(vectors: torch.Tensor, width: int, arguments: TextUseArguments) -> nn.Module:
     if arguments.text_use == "sum":
         return AddedText(vectors, width)
+    assert arguments.text_std is not None
     if arguments.text_use == "adapter":
         return AdaptedText(vectors, width, arguments.text_std)
+    assert arguments.text_exponent is not None
     dimensions = min(arguments.text_dimensions or width // 2, width)
     directions = principal_directions(vectors[1:], arguments.text_exponent, dimensions)
     return FrozenText(F.pad(scaled_to(directions, arguments.text_std), (0, 0, 1, 0)))
@@ -51,6 +54,8 @@ def _lasting_part(vectors: torch.Tensor, width: int, arguments: TextUseArguments
 
 class AddedText(nn.Module):
     """Table = ID embedding + text vectors through a learned linear map that starts at zero; [N + 1, d]."""
+
+    vectors: torch.Tensor
 
     def __init__(self, vectors: torch.Tensor, width: int):
         super().__init__()
@@ -65,6 +70,8 @@ class AdaptedText(nn.Module):
     """Table = text vectors through a learned adapter, without ID embeddings, as in UniSRec without its experts (Hou et al., KDD
     2022) and the MLP of WhitenRec: linear, GELU, linear; [N + 1, d]. What the table was before has no part in it.
     """
+
+    vectors: torch.Tensor
 
     def __init__(self, vectors: torch.Tensor, width: int, deviation: float):
         super().__init__()
@@ -87,6 +94,8 @@ class FrozenText(nn.Module):
     AlphaFuse: Hu et al., "AlphaFuse: Learn ID Embeddings for Sequential Recommendation in Null Space of Language Embeddings",
     SIGIR 2025.
     """
+
+    directions: torch.Tensor
 
     def __init__(self, directions: torch.Tensor):
         super().__init__()

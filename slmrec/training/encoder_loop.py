@@ -203,6 +203,7 @@ def train_epoch(
         num_targets += weight
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + weight * value.detach().double()
+    assert last is not None  # there are rows
     watch.see(step, float(last))
     return {name: float(total) / num_targets for name, total in sums.items()}
 

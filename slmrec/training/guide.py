@@ -13,7 +13,7 @@ from slmrec.encoders.encoder import Encoder
 from slmrec.encoders.registry import load_encoder
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
-from slmrec.llm.ellmrec import EllmModel
+from slmrec.llm.ellmrec import ForwardPass
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import GuideArguments
 from slmrec.training.trainer import Objective
@@ -35,7 +35,7 @@ class GuidedObjective:
     lambda_guide: float
     lambda_ce: float
 
-    def __call__(self, model: EllmModel, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(self, model: ForwardPass, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         passes = []
 
         def remembered(*arguments, **options):
@@ -63,6 +63,7 @@ def guided(objective: Objective, arguments: GuideArguments, model: EllmArguments
     """The objective itself where there is no guide."""
     if arguments.guide is None:
         return objective
+    assert arguments.lambda_guide is not None and arguments.lambda_ce is not None  # filled in beside a guide
     guide = load_encoder(arguments.guide).requires_grad_(False).to(pick_device(device))
     return GuidedObjective(objective, guide, model.targets, arguments.lambda_guide, arguments.lambda_ce)
 

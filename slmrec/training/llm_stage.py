@@ -168,7 +168,8 @@ def _training_metrics(trainer: RecommenderTrainer, model: EllmModel, seconds: fl
 
 def validation_history(log_history: list[dict]) -> list[dict]:
     """One entry per validation: its metrics, and the mean of every loss term over the steps since the one before."""
-    history, terms = [], defaultdict(list)
+    history: list[dict] = []
+    terms: dict[str, list[float]] = defaultdict(list)
     for entry in log_history:
         if "eval_MRR" in entry:
             valid = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}

@@ -44,14 +44,18 @@ def open_text(arguments: TextUseArguments, data: str, seed: int) -> ItemText | N
     """None where no text is used. Raises InputError when the vectors are of other items than `data`."""
     if not arguments.used:
         return None
+    assert arguments.text is not None and arguments.text_control is not None  # the arguments fill it in where text is used
     require_same_item_map(data, arguments.text)
-    return ItemText(control_vectors(load_text_vectors(arguments.text), arguments.text_control, seed), arguments)
+    vectors = load_text_vectors(arguments.text)
+    assert vectors is not None  # as there is a directory
+    return ItemText(control_vectors(vectors, arguments.text_control, seed), arguments)
 
 
 def describe_text(arguments: TextUseArguments) -> tuple[dict, dict]:
     """(configuration, inputs) that text adds to those of a stage: nothing where none is used."""
     if not arguments.used:
         return {}, {}
+    assert arguments.text is not None
     return {"text": arguments.settings()}, {"text": stage_input(arguments.text, "text")}
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from slmrec.artifacts import read_json
 from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
@@ -17,14 +17,14 @@ from slmrec.data.batches import SplitRows
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
 from slmrec.llm.checkpoint import restore_weights, save_weights
-from slmrec.llm.ellmrec import EllmModel
+from slmrec.llm.ellmrec import EllmModel, ForwardPass
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.divergence import LossWatch
 from slmrec.training.run_log import RunLog
 
-Objective = Callable[[EllmModel, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+Objective = Callable[[ForwardPass, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its terms: what of the Trainer's log lines is a curve
 
 
@@ -109,6 +109,8 @@ class RecommenderTrainer(Trainer):
         base_model: recorded in every checkpoint.
         run: what this is a run of (`Stage.identity()`), recorded likewise.
     """
+
+    control: TrainerControl
 
     def __init__(
         self,
