@@ -35,7 +35,6 @@ read_options() {  # read_options DATASET [FLAGS]: every flag goes to the stages 
     export DATASET
     source "$SLMREC/hyperparameters.sh"
     source "$SLMREC/datasets/names.sh"
-    BASE_MODEL="${BASE_MODEL:-$BASE_MODEL_DEFAULT}"
 }
 
 process_reviews() {  # the reviews (the user's, generated, or downloaded), filtered, ordered by time, items numbered
@@ -56,7 +55,7 @@ process_reviews() {  # the reviews (the user's, generated, or downloaded), filte
 
 train_encoder() {  # train_encoder MODEL OUTPUT_DIR [FLAGS]; ENCODER_FLAGS are for SASRec, whose embeddings the LLM reads
     local flags=()
-    [ "$1" != sasrec ] || read -r -a flags <<< "${ENCODER_FLAGS:-}"
+    [ "$1" != sasrec ] || read -r -a flags <<< "--num_epochs $SASREC_NUM_EPOCHS ${ENCODER_FLAGS:-}"
     python "$SLMREC/train_sr_trad.py" --model "$1" --data "$RUN_DIR/data" --output_dir "$2" "${flags[@]}" "${@:3}" "${OVERWRITE[@]}"
 }
 

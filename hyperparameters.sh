@@ -1,5 +1,16 @@
-# Hyper-parameters of the LLM stages per data set, sourced by run_finetune.sh and run_distill.sh with DATASET set.
-# Any of them can be overridden by a flag at the end of the command line.
+# Hyper-parameters per data set (DATASET) and kind of backbone (BASE_MODEL), sourced by run_pipeline.sh, run_finetune.sh,
+# run_distill.sh and run_tables.sh. An environment variable of the same name overrides a value, a flag overrides both.
+# Pretrained, or random and trained whole
+BASE_MODEL="${BASE_MODEL:-}"
+case "$DATASET" in
+    cloth | movie | music | sport) BASE_MODEL="${BASE_MODEL:-meta-llama/Llama-2-7b-hf}" ;;   # paper, Section 5 (LLaMA-7B)
+esac
+BACKBONE=pretrained
+if [ -z "$BASE_MODEL" ] || grep -qs '"stage": "backbone"' "$BASE_MODEL/manifest.json"; then
+    BACKBONE=random                     # none is given and one is made, or this is one that was made
+fi
+
+FROM_ENVIRONMENT="$(export -p)"         # see the end
 
 # All data sets
 NUM_LAYERS_TEACHER=8                    # paper, Section 5: E4SRec_8 is the teacher
@@ -22,40 +33,45 @@ ADAM_EPSILON=1e-8                       # paper, Table 6
 MAX_GRAD_NORM=1.0                       # paper, Table 6
 LOGGING_STEPS=1                         # paper, Table 6
 NUM_TRAIN_EPOCHS=3                      # released code (run_finetune.sh); counts where MAX_STEPS is -1
-BASE_MODEL_DEFAULT=meta-llama/Llama-2-7b-hf   # paper, Section 5 (LLaMA-7B)
+SASREC_NUM_EPOCHS=100                   # a bound that early stopping is not meant to reach
+TEXT_USE=off                            # titles: none in the paper; start, sum, adapter or alphafuse
 
-case "$DATASET" in
-    cloth)                              # paper, Table 6
+case "$BACKBONE $DATASET" in
+    "pretrained cloth")                 # paper, Table 6
         LEARNING_RATE=0.003 MAX_STEPS=1500 WARMUP_STEPS=50 SAVE_STEPS=50 LAMBDA_MS=1.0 ;;
-    movie)                              # paper, Table 6
+    "pretrained movie")                 # paper, Table 6
         LEARNING_RATE=0.001 MAX_STEPS=-1 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=1.0 ;;
-    music)                              # paper, Table 6
+    "pretrained music")                 # paper, Table 6
         LEARNING_RATE=0.002 MAX_STEPS=800 WARMUP_STEPS=100 SAVE_STEPS=100 LAMBDA_MS=0.01 ;;
-    sport)                              # paper, Table 6
+    "pretrained sport")                 # paper, Table 6
         LEARNING_RATE=0.002 MAX_STEPS=2000 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=0.1 ;;
-    *)                                  # our choice, for any other data set on a small random backbone that is trained whole
+    "pretrained "*)                     # our choice, for any other data set
+        LEARNING_RATE=0.002 MAX_STEPS=-1 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=0.1
+        TARGETS=all                     # every position is a target: a few thousand users are few rows
+        ITEM_DROPOUT=0.1
+        NUM_TRAIN_EPOCHS=8
+        LOGGING_STEPS=20 ;;
+    "random "*)                         # our choice, for any data set
         LEARNING_RATE=0.0003 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=66 LAMBDA_MS=0.1
         TARGETS=all                     # every position is a target: a random backbone has no knowledge to build on
         ITEM_DROPOUT=0.5                # like the learning rate: the best of the settings in results/regimes
         LAMBDA_NORM=0.01                # the squared distance grows with the width and the norm of the states; at 0.1 it would dominate
         NUM_TRAIN_EPOCHS=20
-        LOGGING_STEPS=20
-        BASE_MODEL_DEFAULT= ;;          # run_pipeline.sh and run_tables.sh make one
+        LOGGING_STEPS=20 ;;
 esac
-case "$DATASET" in
-    demo)                               # our choice: the whole demo in less than five minutes on two CPU cores
+case "$BACKBONE $DATASET" in
+    "random demo")                      # our choice: the whole demo in less than five minutes on two CPU cores
         LEARNING_RATE=0.001 ITEM_DROPOUT=0.0 SAVE_STEPS=20 NUM_TRAIN_EPOCHS=10
-        ENCODER_FLAGS="${ENCODER_FLAGS:---num_epochs 40}" ;;
-    beauty)                             # our choice: validation MRR stops rising before 12 epochs
+        SASREC_NUM_EPOCHS=40 ;;
+    "random beauty")                    # our choice: validation MRR stops rising before 12 epochs
         NUM_TRAIN_EPOCHS=12 SAVE_STEPS=88 ;;
 esac
 TEACHER_WIDTHS="64 256"                 # of the other teachers in run_tables.sh teacher-size, beside 128
 
-# What both stages are given of the above, and where their inputs lie by default
+eval "$FROM_ENVIRONMENT"                # LEARNING_RATE=0.001 bash run_finetune.sh ... counts
+
+# What both LLM stages are given of the above
 STAGE_FLAGS=(
-    --data "runs/$DATASET/data"
-    --embeddings "runs/$DATASET/embeddings"
-    --base_model "${BASE_MODEL:-${BASE_MODEL_DEFAULT:-runs/$DATASET/backbone}}"
     --targets "$TARGETS"
     --max_length "$MAX_LENGTH"
     --item_dropout "$ITEM_DROPOUT"
@@ -72,4 +88,12 @@ STAGE_FLAGS=(
     --adam_beta2 "$ADAM_BETA2"
     --adam_epsilon "$ADAM_EPSILON"
     --max_grad_norm "$MAX_GRAD_NORM"
+)
+
+# And the student alone
+DISTILLATION_FLAGS=(
+    --num_blocks "$NUM_BLOCKS"
+    --lambda_cos "$LAMBDA_COS"
+    --lambda_norm "$LAMBDA_NORM"
+    --lambda_ms "$LAMBDA_MS"
 )

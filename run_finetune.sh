@@ -1,23 +1,19 @@
 #!/usr/bin/env bash
 # Teacher stage: an E-LLMRec tuned to predict the next item.
 #
-#   bash run_finetune.sh OUTPUT_DIR [any flag of finetune.py]
+#   bash run_finetune.sh OUTPUT_DIR [flags of finetune.py]
 #   DATASET=cloth bash run_finetune.sh runs/cloth/teacher
-#   DATASET=cloth bash run_finetune.sh runs/cloth/e4srec_4 --num_layers 4
+#   DATASET=cloth LEARNING_RATE=0.001 bash run_finetune.sh runs/cloth/e4srec_4 --num_layers 4
 #
-# DATASET (default: cloth) picks the hyper-parameters of hyperparameters.sh and where the inputs lie unless --data, --embeddings
-# and --base_model say otherwise.
+# DATASET (default: cloth) and the kind of --base_model pick the hyper-parameters of hyperparameters.sh, and DATASET where the inputs
+# lie unless --data, --embeddings and --base_model say otherwise.
 set -euo pipefail
-if [ $# -eq 0 ] || [[ "$1" == -* ]]; then
-    echo "usage: [DATASET=NAME] bash run_finetune.sh OUTPUT_DIR [any flag of finetune.py]" >&2
-    exit 2
-fi
-OUTPUT_DIR="$1"
-shift
+source "$(dirname "$0")/setup_env.sh" later
+ask_front_door run_finetune.sh "$@"  # sets OUTPUT_DIR, and BASE_MODEL where it is given
 DATASET="${DATASET:-cloth}"
-source "$(dirname "$0")/setup_env.sh" requirements.txt
 source "$SLMREC/hyperparameters.sh"
+make_environment requirements.txt
 
-python "$SLMREC/finetune.py" \
-    --output_dir "$OUTPUT_DIR" --num_layers "$NUM_LAYERS_TEACHER" \
-    "${STAGE_FLAGS[@]}" "$@"
+python "$SLMREC/finetune.py" --output_dir "$OUTPUT_DIR" --num_layers "$NUM_LAYERS_TEACHER" \
+    --data "runs/$DATASET/data" --embeddings "runs/$DATASET/embeddings" --base_model "${BASE_MODEL:-runs/$DATASET/backbone}" \
+    "${STAGE_FLAGS[@]}" "${@:2}"

@@ -1,51 +1,79 @@
 #!/usr/bin/env bash
 # The whole method, stage by stage: raw reviews to a distilled recommender and its metrics.
 #
-#   bash run_pipeline.sh                                           the embedded demo: synthetic reviews, a small random LLaMA, CPU
-#   bash run_pipeline.sh NAME --reviews FILE [--meta FILE] [...]   your own reviews
-#   bash run_pipeline.sh cloth|movie|music|sport                   the paper's data (downloaded), LLaMA-2-7B and hyper-parameters
+#   bash run_pipeline.sh                                            the embedded demo: synthetic reviews, a small random LLaMA, CPU
+#   bash run_pipeline.sh NAME --reviews FILE [--meta FILE] [flags]  your own reviews
+#   bash run_pipeline.sh cloth|movie|music|sport [flags]            the paper's data (downloaded), LLaMA-2-7B and hyper-parameters
 #
-#   --base_model PATH_OR_HUB_NAME   a pretrained LLaMA instead of a small random one
-#   --protocol paper|released       the paper's rules and equations, or the released code's (data and distillation)
-#   --format, --duplicates, --min_rating, --k_core, --max_malformed, --*_table, --*_column   go to the data stage (python -m slmrec.data)
-#   --lambda_*, --num_blocks, --no_distill_last_block, --teacher_cache, --*temperature       go to distill.py
-#   --overwrite_output_dir          replace stages that hold another configuration's run
-#   --run_dir DIR                   where everything goes; default runs/NAME
-#   any other flag and its value    goes to finetune.py and distill.py, e.g. --targets last --max_steps 500
-#   ENCODER_FLAGS="..." BACKBONE_FLAGS="..."   go to train_sr_trad.py (SASRec) and to python -m slmrec.llm.make_backbone
+#   --base_model NAME_OR_PATH             a pretrained LLaMA instead of a small random one
+#   --sasrec.dropout 0.2                  a flag for one stage: demo, data, text, sasrec, embeddings, backbone, teacher, baseline,
+#                                         student, evaluate; llm stands for teacher, baseline and student
+#   LEARNING_RATE=0.001 bash run_pipeline.sh ...   another value for a variable of hyperparameters.sh; flags win over it
 #
-# Started again, it goes on where it was stopped; what is finished says "up to date".
+# Started again, it goes on where it was stopped, and with other flags it redoes what they change and what depends on that; the rest
+# is up to date.
 set -euo pipefail
-source "$(dirname "$0")/setup_env.sh" requirements.txt
-source "$SLMREC/common_options.sh"
-case "${1:-}" in
-    -h | --help) sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-    "" | -*) read_options demo "$@" ;;
-    *) read_options "$@" ;;
-esac
+source "$(dirname "$0")/setup_env.sh" later
+ask_front_door run_pipeline.sh "$@"  # sets DATASET, RUN_DIR, REVIEWS, and each stage's flags
+source "$SLMREC/hyperparameters.sh"
+source "$SLMREC/datasets/names.sh"
 
-process_reviews
+PLAN=() META=() TEXT=()
+stage() {  # stage NAME COMMAND...: puts a command into the plan, which is checked as a whole before it runs
+    PLAN+=("$#" "$@")
+}
+
+# Raw reviews: the user's, the demo's, or the paper's
+if [ -z "$REVIEWS" ] && [ "$DATASET" = demo ]; then
+    stage "reviews" python -m slmrec.data.demo --output_dir "$RUN_DIR/raw" ${DEMO_FLAGS[@]+"${DEMO_FLAGS[@]}"}
+    REVIEWS="$RUN_DIR/raw/reviews.json.gz" META=(--meta "$RUN_DIR/raw/meta.json.gz")
+elif [ -z "$REVIEWS" ] && NAME="$(amazon_name "$DATASET")"; then
+    stage "download" bash "$SLMREC/datasets/download.sh" "$DATASET"
+    REVIEWS="$SLMREC/datasets/raw/${NAME}_5.json.gz" META=(--meta "$SLMREC/datasets/raw/meta_$NAME.json.gz")
+elif [ -z "$REVIEWS" ] && [ ! -f "$RUN_DIR/data/manifest.json" ]; then
+    echo "error: $DATASET is no data set of the paper: give its reviews with --reviews FILE" >&2
+    exit 2
+fi
+
+# Filtered, ordered by time, items numbered; without reviews the data that are there stay as they are
+[ -z "$REVIEWS" ] || stage "data" python -m slmrec.data --input "$REVIEWS" ${META[@]+"${META[@]}"} \
+    --output_dir "$RUN_DIR/data" ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"}
+
+# Titles as vectors, where SASRec is to know them
+if [ "$TEXT_USE" != off ]; then
+    stage "titles" python "$SLMREC/embed_titles.py" --data "$RUN_DIR/data" --output_dir "$RUN_DIR/text" ${TEXT_FLAGS[@]+"${TEXT_FLAGS[@]}"}
+    TEXT=(--text "$RUN_DIR/text" --text_use "$TEXT_USE")
+fi
 
 # SASRec, and its item embeddings
-train_encoder sasrec "$RUN_DIR/sasrec"
-python "$SLMREC/extract_emb.py" --encoder "$RUN_DIR/sasrec" --output_dir "$RUN_DIR/embeddings" "${OVERWRITE[@]}"
+stage "sasrec" python "$SLMREC/train_sr_trad.py" --model sasrec --data "$RUN_DIR/data" --output_dir "$RUN_DIR/sasrec" \
+    --num_epochs "$SASREC_NUM_EPOCHS" ${TEXT[@]+"${TEXT[@]}"} ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"}
+stage "embeddings" python "$SLMREC/extract_emb.py" --encoder "$RUN_DIR/sasrec" --output_dir "$RUN_DIR/embeddings" \
+    ${EMBEDDINGS_FLAGS[@]+"${EMBEDDINGS_FLAGS[@]}"}
 
-# The backbone: the user's, the paper's, or a small random one
+# The backbone: given, or a small random one
 if [ -z "$BASE_MODEL" ]; then
-    make_backbone "$RUN_DIR/backbone"
     BASE_MODEL="$RUN_DIR/backbone"
+    stage "backbone" python -m slmrec.llm.make_backbone --output_dir "$BASE_MODEL" ${BACKBONE_FLAGS[@]+"${BACKBONE_FLAGS[@]}"}
 fi
-export BASE_MODEL
-LLM_FLAGS=(--data "$RUN_DIR/data" --embeddings "$RUN_DIR/embeddings" "${LLM_FLAGS[@]}" "${OVERWRITE[@]}")
 
-# The teacher E4SRec_8, its student SLMRec_4<-8, and for comparison the same 4 layers without distillation
-bash "$SLMREC/run_finetune.sh" "$RUN_DIR/e4srec_8" "${LLM_FLAGS[@]}" --num_layers "$NUM_LAYERS_TEACHER"
-bash "$SLMREC/run_finetune.sh" "$RUN_DIR/e4srec_4" "${LLM_FLAGS[@]}" --num_layers "$NUM_LAYERS_STUDENT"
-bash "$SLMREC/run_distill.sh" "$RUN_DIR/e4srec_8" "$RUN_DIR/slmrec_4_8" "${LLM_FLAGS[@]}" \
-    --num_layers "$NUM_LAYERS_STUDENT" --protocol "$PROTOCOL" "${DISTILL_FLAGS[@]}"
+# The teacher, its student, and for comparison the student's layers without distillation
+TEACHER="e4srec_$NUM_LAYERS_TEACHER" BASELINE="e4srec_$NUM_LAYERS_STUDENT" STUDENT="slmrec_${NUM_LAYERS_STUDENT}_$NUM_LAYERS_TEACHER"
+LLM=(--data "$RUN_DIR/data" --embeddings "$RUN_DIR/embeddings" --base_model "$BASE_MODEL" "${STAGE_FLAGS[@]}")
+stage "teacher $TEACHER" python "$SLMREC/finetune.py" --output_dir "$RUN_DIR/$TEACHER" --num_layers "$NUM_LAYERS_TEACHER" \
+    "${LLM[@]}" ${TEACHER_FLAGS[@]+"${TEACHER_FLAGS[@]}"}
+stage "baseline $BASELINE" python "$SLMREC/finetune.py" --output_dir "$RUN_DIR/$BASELINE" --num_layers "$NUM_LAYERS_STUDENT" \
+    "${LLM[@]}" ${BASELINE_FLAGS[@]+"${BASELINE_FLAGS[@]}"}
+stage "student $STUDENT" python "$SLMREC/distill.py" --teacher "$RUN_DIR/$TEACHER" --output_dir "$RUN_DIR/$STUDENT" \
+    --num_layers "$NUM_LAYERS_STUDENT" "${LLM[@]}" "${DISTILLATION_FLAGS[@]}" ${STUDENT_FLAGS[@]+"${STUDENT_FLAGS[@]}"}
 
 # Evaluation: rank 1 positive among 999 sampled items, and among all items
-for MODEL in sasrec e4srec_8 e4srec_4 slmrec_4_8; do
-    python "$SLMREC/evaluate.py" --model "$RUN_DIR/$MODEL" --split test --full_ranking "${OVERWRITE[@]}"
+for MODEL in sasrec "$TEACHER" "$BASELINE" "$STUDENT"; do
+    stage "evaluate $MODEL" python "$SLMREC/evaluate.py" --model "$RUN_DIR/$MODEL" --output_dir "$RUN_DIR/$MODEL/evaluation-test" \
+        --split test --full_ranking ${EVALUATE_FLAGS[@]+"${EVALUATE_FLAGS[@]}"}
 done
-python -m reproduce.comparison --run_dir "$RUN_DIR"
+stage "table" python -m reproduce.comparison --run_dir "$RUN_DIR" --models sasrec "$TEACHER" "$BASELINE" "$STUDENT"
+
+"$PYTHON" -m slmrec.pipeline.steps "${PLAN[@]}"
+make_environment requirements.txt
+python -m slmrec.pipeline.run "$RUN_DIR" "$DRY_RUN" "${PLAN[@]}"

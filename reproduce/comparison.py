@@ -149,12 +149,14 @@ class ComparisonArguments:
     """Which run to compare."""
 
     run_dir: str = field(metadata={"help": "directory whose sub-directories are evaluated models"})
+    models: list[str] | None = field(default=None, metadata={"help": "names of the models; default: all that are there"})
 
 
 def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(ComparisonArguments, argv, description=__doc__)
     run_dir = Path(arguments.run_dir)
-    rows = [read_row(directory) for directory in evaluated_models(run_dir)]
+    wanted = [run_dir / name for name in arguments.models] if arguments.models else evaluated_models(run_dir)
+    rows = [read_row(directory) for directory in wanted]
     if not rows:
         raise InputError(f"{run_dir}: no model there has been evaluated on the test split (python evaluate.py --model ...)")
     text = render(rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -80,6 +81,7 @@ class Stage:
         self.result = self.count = ""
         self.device = "cpu"
         self.resumed = False
+        self._changes: list[tuple] = []  # from the run that is there to this one
         self._refuse_own_inputs()
         self._lock = DirectoryLock(self.output_dir)
         nothing_left_over = not os.path.lexists(self._replaced)
@@ -132,11 +134,11 @@ class Stage:
 
     def _same_run(self, recorded: dict, directory: Path, what: str) -> bool:
         """False for another run that `overwrite` allows to be replaced. Raises InputError for one that it does not."""
-        difference = first_difference(recorded, self.identity())
-        if difference and not self.overwrite:
-            key, theirs, ours = difference
+        self._changes = list(differences(recorded, self.identity()))
+        if self._changes and not self.overwrite:
+            key, theirs, ours = self._changes[0]
             raise InputError(f"{directory}: holds {what} with {key} = {theirs!r}, this one has {ours!r} {REPLACE}")
-        return difference is None
+        return not self._changes
 
     def _tidy_up_after_a_kill(self) -> None:
         """Undo or complete a replacement that was cut short. Raises InputError when a name that is needed is somebody else's."""
@@ -168,6 +170,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._started = time.time()
+        self._say_what_changed()
         if self.up_to_date:  # made again all the same
             self._lock.acquire()
         try:
@@ -182,6 +185,14 @@ class Stage:
             self._lock.release()
             raise
         return self
+
+    def _say_what_changed(self) -> None:
+        """One line about a run that this one replaces."""
+        inputs = [key.removeprefix("inputs.") for key, *_ in self._changes if key.startswith("inputs")]
+        values = [f"{key.removeprefix('config.')} was {theirs}, is {ours}" for key, theirs, ours in self._changes]
+        values = [text for (key, *_), text in zip(self._changes, values, strict=True) if not key.startswith("inputs")]
+        if self._changes:
+            progress.say(f"{progress.head()}made again: {', '.join([*values, *(f'other {name}' for name in inputs)])}")
 
     def _remove_leftovers(self) -> None:
         """Everything that a killed process left but checkpoints and logs: this one writes its outputs itself."""
@@ -294,12 +305,15 @@ def _identity_in(recorded: dict) -> dict:
     return identity | {"inputs": digests}
 
 
-def first_difference(recorded, current, key: str = "") -> tuple[str, object, object] | None:
-    """The first key at which two nested JSON values differ, with both values; None when they are equal."""
+def differences(recorded, current, key: str = "") -> Iterator[tuple[str, object, object]]:
+    """The keys at which two nested JSON values differ, with both values."""
     if isinstance(recorded, dict) and isinstance(current, dict):
         for name in sorted(recorded.keys() | current.keys()):
-            inner = first_difference(recorded.get(name), current.get(name), f"{key}.{name}" if key else name)
-            if inner:
-                return inner
-        return None
-    return None if recorded == current else (key, recorded, current)
+            yield from differences(recorded.get(name), current.get(name), f"{key}.{name}" if key else name)
+    elif recorded != current:
+        yield key, recorded, current
+
+
+def first_difference(recorded, current) -> tuple[str, object, object] | None:
+    """The first of the differences; None where there are none."""
+    return next(differences(recorded, current), None)

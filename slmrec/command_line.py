@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import types
+from collections.abc import Iterable
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from slmrec.errors import InputError
@@ -65,12 +66,12 @@ class Flag:
 
 
 @functools.cache
-def flags_of(*dataclass_types: type) -> dict[str, Flag]:
+def flags_of(*kinds: type) -> dict[str, Flag]:
     """The flags of these dataclasses by name, in their order. Raises TypeError for a field that cannot be a flag."""
     found = {}
-    for dataclass_type in dataclass_types:
-        hints = get_type_hints(dataclass_type)
-        for field in dataclasses.fields(dataclass_type):
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
             if field.init:
                 found[field.name] = _flag(field, hints[field.name])
     return found
@@ -91,7 +92,7 @@ def _flag(field: dataclasses.Field, hint: Any) -> Flag:
 
 
 def parse_arguments(
-    dataclass_types: type | tuple[type, ...],
+    kinds: type | tuple[type, ...],
     argv: list[str] | None = None,
     *,
     description: str | None = None,
@@ -108,21 +109,21 @@ def parse_arguments(
     Raises:
         InputError: a flag is unknown, misses its value, is of another type or out of its range, or a required one is missing.
     """
-    dataclass_types = dataclass_types if isinstance(dataclass_types, tuple) else (dataclass_types,)
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     argv = sys.argv[1:] if argv is None else [str(word) for word in argv]
     command = command or typed_command()
     if "-h" in argv or "--help" in argv:
-        print(help_text(dataclass_types, command, description, **defaults))
+        print(help_text(kinds, command, description, **defaults))
         sys.exit(0)
-    values = read_flags(flags_of(*dataclass_types), argv, f"{command} -h")
+    values = read_flags(flags_of(*kinds), argv, f"{command} -h")
     values = defaults | values
-    missing = [flag for flag in flags_of(*dataclass_types).values() if flag.default is dataclasses.MISSING]
+    missing = [flag for flag in flags_of(*kinds).values() if flag.default is dataclasses.MISSING]
     missing = [flag for flag in missing if flag.name not in values]
     if missing:
         raise InputError(
             f"--{missing[0].name} is missing: {missing[0].help or 'it has no default'} ({command} -h lists all flags)"
         )
-    return tuple(kind(**{name: value for name, value in values.items() if name in flags_of(kind)}) for kind in dataclass_types)
+    return tuple(kind(**{name: value for name, value in values.items() if name in flags_of(kind)}) for kind in kinds)
 
 
 def read_flags(flags: dict[str, Flag], argv: list[str], where_all_are: str) -> dict[str, Any]:
@@ -169,9 +170,12 @@ def _switched_off(flags: dict[str, Flag], name: str, texts: list[str]) -> tuple[
     return name, texts
 
 
-def unknown_flag(name: str, known, where_all_are: str) -> str:
-    """One line about a flag that there is not, with the nearest one that there is."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+def unknown_flag(name: str, known: Iterable[str], where_all_are: str) -> str:
+    """One line about a flag that there is not, with the one that may have been meant: spelt alike, shortened, or longer."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    near = near or [other for other in known if "".join(word[0] for word in other.split("_")) == name]  # lr
+    near = near or [other for other in known if name in other.split("_")]  # epochs
     return f"unknown flag --{name}: " + (f"did you mean --{near[0]}?" if near else f"{where_all_are} lists all there are")
 
 
@@ -183,25 +187,28 @@ def typed_command() -> str:
     return f"python {os.path.relpath(sys.argv[0])}" if sys.argv[0] else "python"
 
 
-def help_text(dataclass_types: tuple[type, ...], command: str, description: str | None = None, **defaults: Any) -> str:
+def help_text(kinds: tuple[type, ...], command: str, description: str | None = None, **defaults: Any) -> str:
     """What `-h` prints: how the command is called, then each dataclass's flags under the first line of its docstring."""
-    parser = argparse.ArgumentParser(prog=command, add_help=False, usage=_usage(dataclass_types, command, defaults))
-    parser.description = (description or "").strip().partition("\n")[0] or None
-    for kind in dataclass_types:
-        add_flags(parser, (kind.__doc__ or "").strip().partition("\n")[0].rstrip("."), flags_of(kind), **defaults)
+    flags = flags_of(*kinds).values()
+    required = [flag for flag in flags if flag.default is dataclasses.MISSING and flag.name not in defaults]
+    usage = " ".join([command, *(f"--{flag.name} {flag.name.upper()}" for flag in required), "[flags]"])
+    sections = [((kind.__doc__ or "").strip().partition("\n")[0].rstrip("."), "--", flags_of(kind)) for kind in kinds]
+    return help_sections(usage, (description or "").strip().partition("\n")[0], sections, **defaults)
+
+
+def help_sections(usage: str, description: str, sections: list[tuple[str, str, dict[str, Flag]]], **defaults: Any) -> str:
+    """Flags in sections: each a title, what its flags begin with (`--`, `--sasrec.`), and the flags."""
+    parser = argparse.ArgumentParser(add_help=False, usage=usage.replace("%", "%%"), description=description or None)
+    for title, prefix, flags in sections:
+        group = parser.add_argument_group(title)
+        for flag in flags.values():
+            default = defaults.get(flag.name, flag.default)
+            text = f"{flag.help}{_default_text(default, flag.help)}".replace("%", "%%")
+            metavar = "{" + ",".join(map(str, flag.choices)) + "}" if flag.choices else flag.kind.__name__.upper()
+            shown = {"action": "store_true"} if flag.kind is bool else {"nargs": "+" if flag.many else None, "metavar": metavar}
+            names = [f"{prefix}{flag.name}"] + ([f"{prefix}no_{flag.name}"] if default is True else [])
+            group.add_argument(*names, help=text or None, **shown)
     return parser.format_help().rstrip()
-
-
-def add_flags(parser: argparse.ArgumentParser, title: str, flags: dict[str, Flag], prefix: str = "--", **defaults: Any) -> None:
-    """A headed list of flags in a parser that is used for printing alone."""
-    group = parser.add_argument_group(title)
-    for flag in flags.values():
-        default = defaults.get(flag.name, flag.default)
-        text = f"{flag.help}{_default_text(default, flag.help)}".replace("%", "%%")
-        metavar = "{" + ",".join(map(str, flag.choices)) + "}" if flag.choices else flag.kind.__name__.upper()
-        shown = {"action": "store_true"} if flag.kind is bool else {"nargs": "+" if flag.many else None, "metavar": metavar}
-        names = [f"{prefix}{flag.name}"] + ([f"{prefix}no_{flag.name}"] if default is True else [])
-        group.add_argument(*names, help=text or None, **shown)
 
 
 def _default_text(default: Any, text: str) -> str:
@@ -213,9 +220,3 @@ def _default_text(default: Any, text: str) -> str:
         " ".join(map(str, default)) if isinstance(default, list) else f"{default:g}" if isinstance(default, float) else default
     )
     return f" (default: {shown})"
-
-
-def _usage(dataclass_types: tuple[type, ...], command: str, defaults: dict) -> str:
-    flags = flags_of(*dataclass_types).values()
-    required = [flag for flag in flags if flag.default is dataclasses.MISSING and flag.name not in defaults]
-    return " ".join([command, *(f"--{flag.name} {flag.name.upper()}" for flag in required), "[flags]"]).replace("%", "%%")

@@ -111,7 +111,7 @@ def test_help_shows_choices_and_no_default_where_there_is_none(capsys):
     "words, usage",
     [
         (["finetune.py"], "python finetune.py --data"),
-        (["-m", "slmrec.data"], "python -m slmrec.data --format"),
+        (["-m", "slmrec.data"], "python -m slmrec.data --input"),
         (["-m", "slmrec.data.demo"], "python -m slmrec.data.demo --output_dir"),
     ],
 )
@@ -145,7 +145,7 @@ STAGES = {
 }
 NUMBERS = [(stage, flag) for stage, (kind, _) in STAGES.items() for flag in flags_of(kind).values() if flag.kind in (int, float)]
 ANY_FINITE = {("data", "min_rating")}  # ratings may have any scale
-ZERO_IS_FINE = """seed candidates_seed weight_decay pretrain_epochs warmup_steps max_grad_norm dropout mask_probability
+ZERO_IS_FINE = """seed candidates_seed weight_decay pretrain_epochs warmup_steps max_grad_norm dropout min_share mask_probability
     last_mask_share adam_beta1 adam_beta2 item_dropout lora_dropout attention_dropout max_malformed contrast_weight segment_weight
     associated_attribute_weight masked_attribute_weight reconstruction_weight
     lambda_cos lambda_norm lambda_ms lambda_logits lambda_attention lambda_contrastive lambda_guide lambda_ce

@@ -1,37 +1,84 @@
-"""run_pipeline.sh from raw reviews to the table, on a small synthetic file that a user might have."""
+"""run_pipeline.sh once from raw reviews to the table, on a small synthetic file that a user might have; then again, and changed."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from slmrec.artifacts import read_json, read_manifest
 from slmrec.data import demo
 
 ROOT = Path(__file__).parent.parent
+SMALL = {
+    "sasrec": "--sasrec.num_epochs 1 --sasrec.hidden_size 16",
+    "backbone": "--backbone.hidden_size 32 --backbone.num_layers 4",
+    "llm": "--teacher.num_layers 4 --student.num_layers 2 --num_blocks 2 --max_steps 4 --save_steps 2 --lambda_ms 0.5",
+    "everywhere": "--num_candidates 50 --seed 3 --device cpu",
+}
+NAMES = ["data", "sasrec", "embeddings", "backbone", "teacher e4srec_4", "baseline e4srec_2", "student slmrec_2_4"]
+NAMES += [f"evaluate {model}" for model in ("sasrec", "e4srec_4", "e4srec_2", "slmrec_2_4")]
 
 
-def test_raw_reviews_to_the_table(tmp_path):
-    demo.main(["--num_users", "300", "--num_items", "150", "--output_dir", str(tmp_path / "raw")])
-    flags = ["--reviews", "raw/reviews.json.gz", "--meta", "raw/meta.json.gz", "--max_steps", "4", "--save_steps", "2"]
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ENCODER_FLAGS": "--num_epochs 1 --hidden_size 16",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = ["bash", str(ROOT / "run_pipeline.sh"), "mine", *flags, "--lambda_ms", "0.5"]
-    outcome = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+def pipeline(directory, *more):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    flags = [
+        "--reviews",
+        "my reviews/reviews.json.gz",
+        "--meta",
+        "my reviews/meta.json.gz",
+        *" ".join(SMALL.values()).split(),
+        *more,
+    ]
+    command = ["bash", str(ROOT / "run_pipeline.sh"), "mine", *flags]
+    started = time.monotonic()
+    outcome = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=580, check=False)
     assert outcome.returncode == 0, outcome.stderr[-2000:]
+    lines = {}
+    for number, text in re.findall(r"^\[(\d+)/12\] (.*)$", outcome.stdout, re.MULTILINE):
+        name, _, said = re.sub(r"  +", "  ", text).partition("  ")
+        lines.setdefault(name, []).append(said)
+    return outcome, lines, time.monotonic() - started
 
+
+def test_raw_reviews_to_the_table_and_again(tmp_path):
+    demo.main(["--num_users", "120", "--num_items", "110", "--output_dir", str(tmp_path / "my reviews")])
+    outcome, lines, first_seconds = pipeline(tmp_path)
     run = tmp_path / "runs/mine"
+
+    # what every stage was given
+    assert list(lines) == NAMES
+    assert "sasrec                     --num_epochs 1 --hidden_size 16 --seed 3 --device cpu" in re.sub(
+        r" {2,}", " " * 21, outcome.stderr
+    )
+    configs = {name: read_manifest(run / name)["config"] for name in ("sasrec", "backbone", "e4srec_4", "e4srec_2", "slmrec_2_4")}
+    assert [config.get("seed", config.get("training", {}).get("seed")) for config in configs.values()] == [3] * 5
+    assert [configs[name]["num_layers"] for name in ("e4srec_4", "e4srec_2", "slmrec_2_4")] == [4, 2, 2]
+    assert configs["slmrec_2_4"]["lambda_ms"] == 0.5 and configs["e4srec_4"]["num_candidates"] == 50
+    assert read_manifest(run / "e4srec_4/evaluation-test")["config"]["num_candidates"] == 50
+    assert read_manifest(run / "slmrec_2_4")["inputs"]["teacher"]["directory"] == "../e4srec_4"
+
+    # what came out
     table = (run / "comparison.md").read_text()
-    assert table.startswith("Synthetic data:") and table in outcome.stdout
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    assert rows == 2 * ["Model", "SASRec", "E4SRec_8", "E4SRec_4", "SLMRec_4<-8"]
-    student = read_manifest(run / "slmrec_4_8", "distill")
-    assert student["config"]["lambda_ms"] == 0.5 and student["inputs"]["teacher"]["directory"] == "../e4srec_8"
-    last = read_json(run / "slmrec_4_8/metrics.json")["history"][-1]["train"]
+    assert rows == 2 * ["Model", "SASRec", "E4SRec_4", "E4SRec_2", "SLMRec_2<-4"] and "Synthetic data:" in table
+    last = read_json(run / "slmrec_2_4/metrics.json")["history"][-1]["train"]
     assert {"loss_ce", "loss_cos", "loss_norm", "loss_ms"} <= last.keys()
     assert not list(run.glob("*.partial"))
+
+    # again: nothing is started
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
+    _, lines, seconds = pipeline(tmp_path)
+    assert lines == {name: ["up to date"] for name in NAMES}
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")} == before
+    assert seconds < first_seconds / 4
+
+    # changed: the student and its evaluation alone, and it says what changed
+    _, lines, _ = pipeline(tmp_path, "--lambda_ms", "0.25")
+    redone = {name for name, said in lines.items() if said != ["up to date"]}
+    assert redone == {"student slmrec_2_4", "evaluate slmrec_2_4"}
+    assert lines["student slmrec_2_4"][0] == "made again: lambda_ms was 0.5, is 0.25"
+    assert read_manifest(run / "slmrec_2_4")["config"]["lambda_ms"] == 0.25

@@ -1,8 +1,10 @@
-"""The shell scripts' own arguments: usage errors are one line and write nothing; an environment is used when its pins hold."""
+"""The shell scripts: hyper-parameters by data set and kind of backbone, environments, old shells, and refusals that write nothing."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,58 +12,234 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SCRIPTS = [
+    path for path in [*ROOT.glob("*.sh"), *ROOT.glob("datasets/*.sh")] if path.name not in ("run_tables.sh", "experiments.sh")
+]
+PYTHON = Path(sys.executable).parent
 
 
-def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = ["bash", str(ROOT / script), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=100)
+def run(script, *arguments, cwd, path=f"{PYTHON}:{os.environ['PATH']}", **variables):
+    environment = {name: value for name, value in os.environ.items() if name not in ("BASE_MODEL", "DATASET")} | variables
+    command = ["bash", str(script), *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=environment | {"PATH": path}, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def shell(code, cwd, *arguments, **variables):
+    script = Path(cwd) / "code.sh"
+    script.write_text(f"set -euo pipefail\n{code}\n", encoding="utf-8")
+    return run(script, *arguments, cwd=cwd, **variables)
+
+
+# -- hyper-parameters -----------------------------------------------------------------------------------------------------------
+
+TABLE_6 = {"TARGETS": "last", "ITEM_DROPOUT": "0.0", "LAMBDA_COS": "1.0", "LAMBDA_NORM": "0.1", "NUM_BLOCKS": "4"}
+OWN_RANDOM = {"TARGETS": "all", "LEARNING_RATE": "0.0003", "ITEM_DROPOUT": "0.5", "NUM_TRAIN_EPOCHS": "20", "LAMBDA_NORM": "0.01"}
+OWN_PRETRAINED = {"TARGETS": "all", "LEARNING_RATE": "0.002", "MAX_STEPS": "-1"}
+LLAMA = "meta-llama/Llama-2-7b-hf"
+
+
+@pytest.mark.parametrize(
+    "dataset, base_model, expected",
+    [
+        ("cloth", "", TABLE_6 | {"BASE_MODEL": LLAMA, "LEARNING_RATE": "0.003", "MAX_STEPS": "1500", "LAMBDA_MS": "1.0"}),
+        ("movie", "", TABLE_6 | {"BASE_MODEL": LLAMA, "LEARNING_RATE": "0.001", "MAX_STEPS": "-1", "LAMBDA_MS": "1.0"}),
+        ("music", "", TABLE_6 | {"BASE_MODEL": LLAMA, "LEARNING_RATE": "0.002", "MAX_STEPS": "800", "LAMBDA_MS": "0.01"}),
+        ("sport", "", TABLE_6 | {"BASE_MODEL": LLAMA, "LEARNING_RATE": "0.002", "MAX_STEPS": "2000", "LAMBDA_MS": "0.1"}),
+        ("music", "another/model", TABLE_6 | {"BASE_MODEL": "another/model", "LEARNING_RATE": "0.002", "MAX_STEPS": "800"}),
+        ("mine", "a/llama", OWN_PRETRAINED | {"BASE_MODEL": "a/llama", "BACKBONE": "pretrained"}),
+        ("beauty", "a/llama", OWN_PRETRAINED),
+        ("demo", "a/llama", OWN_PRETRAINED),
+        ("mine", "", OWN_RANDOM | {"BASE_MODEL": "", "BACKBONE": "random", "SASREC_NUM_EPOCHS": "100"}),
+        ("mine", "made here", OWN_RANDOM | {"BASE_MODEL": "made here", "BACKBONE": "random"}),
+        ("music", "made here", OWN_RANDOM | {"BACKBONE": "random"}),
+        ("beauty", "", OWN_RANDOM | {"NUM_TRAIN_EPOCHS": "12", "SAVE_STEPS": "88"}),
+        (
+            "demo",
+            "",
+            OWN_RANDOM | {"LEARNING_RATE": "0.001", "ITEM_DROPOUT": "0.0", "NUM_TRAIN_EPOCHS": "10", "SASREC_NUM_EPOCHS": "40"},
+        ),
+    ],
+)
+def test_hyper_parameters(dataset, base_model, expected, tmp_path, tiny_backbone):
+    """By data set and kind of backbone; one that make_backbone wrote is random wherever it lies."""
+    (tmp_path / "made here").symlink_to(tiny_backbone)
+    assert values(tmp_path, expected, DATASET=dataset, BASE_MODEL=base_model) == expected
+
+
+def values(tmp_path, names, **variables):
+    code = f'source "{ROOT}/hyperparameters.sh"; for name; do printf "%s\\n" "${{!name}}"; done'
+    outcome = shell(code, tmp_path, *names, **variables)
+    assert outcome.returncode == 0, outcome.stderr
+    return dict(zip(names, outcome.stdout.splitlines(), strict=True))
+
+
+def test_a_variable_of_the_environment_overrides_and_reaches_the_flags(tmp_path):
+    code = f'source "{ROOT}/hyperparameters.sh"; printf "%s\\n" "$NUM_LAYERS_TEACHER" "${{STAGE_FLAGS[@]}}" "${{DISTILLATION_FLAGS[@]}}"'
+    given = {"LEARNING_RATE": "7", "LAMBDA_MS": "8", "NUM_LAYERS_TEACHER": "6", "LR_SCHEDULER_TYPE": "a 'b'"}
+    words = shell(code, tmp_path, DATASET="cloth", **given).stdout.splitlines()
+    assert words[0] == "6"
+    for name in ("learning_rate", "lambda_ms", "lr_scheduler_type"):
+        assert words[words.index(f"--{name}") + 1] == given[name.upper()]
+    assert words[words.index("--max_steps") + 1] == "1500"
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "script, arguments, message",
     [
-        ("run_finetune.sh", [], "usage: [DATASET=NAME] bash run_finetune.sh OUTPUT_DIR"),
-        ("run_finetune.sh", ["--num_layers", "4"], "usage:"),
-        ("run_distill.sh", ["runs/teacher"], "usage: [DATASET=NAME] bash run_distill.sh TEACHER_CHECKPOINT|online OUTPUT_DIR"),
+        ("run_finetune.sh", [], "usage: [DATASET=NAME] bash run_finetune.sh OUTPUT_DIR [flags]"),
+        ("run_distill.sh", ["runs/teacher"], "usage: [DATASET=NAME] bash run_distill.sh TEACHER OUTPUT_DIR [flags]"),
         ("run_pipeline.sh", ["demo", "--reviews"], "error: --reviews needs a value"),
+        ("run_pipeline.sh", ["--lambda_ms", "1"], "error: NAME is missing before --lambda_ms"),
         ("run_pipeline.sh", ["mine"], "error: mine is no data set of the paper: give its reviews with --reviews FILE"),
-        ("run_pipeline.sh", ["mine", "--reviews", "missing.json"], "error: missing.json: no such file"),
-        ("run_tables.sh", ["main"], "error: bash run_tables.sh main needs a DATASET"),
-        ("run_tables.sh", ["main", "mine"], "error: mine is no data set of the paper: give its reviews with --reviews FILE"),
-        ("run_tables.sh", ["main", "mine", "--seeds"], "error: --seeds needs a value"),
-        ("run_tables.sh", ["main", "mine", "--seeds", "none"], "error: --seeds none: must be a number from 1 on"),
-        ("run_tables.sh", ["mane", "demo"], "each has its own SASRec and backbone."),
+        ("run_pipeline.sh", ["demo", "--lerning_rate", "1"], "error: unknown flag --lerning_rate: did you mean --learning_rate?"),
+        (
+            "run_pipeline.sh",
+            ["demo", "--student.num_blocks", "3"],
+            "student slmrec_4_8: --num_blocks 3 does not divide the teacher's",
+        ),
+        ("run_pipeline.sh", ["demo", "--llm.targets", "last", "--teacher.targets", "all"], "they must agree (--llm.targets)"),
     ],
 )
-def test_usage_errors(script, arguments, message, tmp_path):
-    outcome = run(script, *arguments, cwd=tmp_path)
+def test_refusals_write_nothing(script, arguments, message, tmp_path):
+    """Also not an environment: there is nothing but a plain Python here."""
+    plain = plain_python(tmp_path / "bin")
+    outcome = run(copy_of_scripts(tmp_path / "a copy") / script, *arguments, cwd=tmp_path, path=plain)
     assert outcome.returncode == 2
     assert message in outcome.stderr.strip().splitlines()[-1]
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "a copy/.venv").exists()
 
 
-@pytest.mark.parametrize(
-    "script, line", [("run_pipeline.sh", "cloth|movie|music|sport"), ("run_tables.sh", "EXPERIMENT DATASET [--seeds N]")]
-)
-def test_help(script, line, tmp_path):
-    outcome = run(script, "--help", cwd=tmp_path)
-    assert outcome.returncode == 0
-    assert line in outcome.stdout
+def test_a_bad_value_of_the_environment_is_refused_too(tmp_path):
+    outcome = run(ROOT / "run_pipeline.sh", "demo", cwd=tmp_path, LEARNING_RATE="nan")
+    assert (outcome.returncode, outcome.stderr) == (2, "error: teacher e4srec_8: --learning_rate nan: must be a finite number\n")
 
 
-def pins_hold(requirements: Path) -> bool:
-    """Whether setup_env.sh would take this environment as it is."""
-    check = f'source "{ROOT}/setup_env.sh" requirements.txt && slmrec_pins_hold "{sys.executable}" "{requirements}"'
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run(["bash", "-c", check], env=environment, capture_output=True, timeout=100).returncode == 0
+def test_directories_follow_the_layers(tmp_path):
+    flags = ["--teacher.num_layers", "6", "--student.num_layers", "3", "--num_blocks", "3", "--dry_run"]
+    outcome = run(ROOT / "run_pipeline.sh", "demo", *flags, cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    for part in ("--output_dir runs/demo/e4srec_6 --num_layers 6", "--output_dir runs/demo/e4srec_3 --num_layers 3", "--teacher runs/demo/e4srec_6 --output_dir runs/demo/slmrec_3_6", "--models sasrec e4srec_6 e4srec_3 slmrec_3_6"):  # fmt: skip
+        assert part in outcome.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+# -- environments ---------------------------------------------------------------------------------------------------------------
+
+
+def plain_python(directory):
+    """A PATH with a Python that has nothing installed, and the usual commands."""
+    directory.mkdir()
+    base = Path(sys._base_executable)
+    (directory / "python3").write_text(f'#!/bin/sh\nexec "{base}" -S "$@"\n')
+    (directory / "python3").chmod(0o755)
+    for name in ("bash", "dirname", "grep", "cat", "env"):
+        (directory / name).symlink_to(shutil.which(name))
+    return str(directory)
+
+
+def copy_of_scripts(directory):
+    """The project's own code at another place, one with a blank in its name, without an environment."""
+    directory.mkdir()
+    for path in SCRIPTS:
+        target = directory / path.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    (directory / "slmrec").symlink_to(ROOT / "slmrec")
+    return directory
+
+
+def fake_python(path, version, pip=True, log=None):
+    """A `python` of some version that records how it is called; it answers the questions that setup_env.sh asks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["#!/bin/bash", f'echo "$0 $*" >> "{log}"' if log else ":"]
+    lines += [
+        f'case "$*" in *version_info*) exit {0 if version >= (3, 11) else 1} ;; --version) echo "Python {version[0]}.{version[1]}" ;;'
+    ]
+    lines += ["*_base_executable*) echo python3 ;;", f'"-m pip --version") exit {0 if pip else 1} ;;']
+    lines += [
+        '"-m venv"*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python" ;; "-m pip install"*) ;; *) cat > /dev/null; exit 1 ;; esac'
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("venv, rebuilt", [(None, True), ({"pip": False}, True), ({"version": (3, 10)}, True), ({}, False)])
+def test_a_venv_that_cannot_be_brought_up_to_date_is_made_anew(venv, rebuilt, tmp_path):
+    copy, log = copy_of_scripts(tmp_path / "a copy"), tmp_path / "log"
+    (copy / "requirements.txt").write_text("numpy==0.0.1\n")
+    path = plain_python(tmp_path / "bin")
+    (tmp_path / "bin/mkdir").symlink_to(shutil.which("mkdir"))
+    (tmp_path / "bin/cp").symlink_to(shutil.which("cp"))
+    (tmp_path / "bin/python3").unlink()
+    fake_python(tmp_path / "bin/python3", (3, 12), log=log)
+    if venv is not None:
+        fake_python(copy / ".venv/bin/python", **{"version": (3, 12), "log": log} | venv)
+    code = f'source "{copy}/setup_env.sh" requirements.txt; echo "$SLMREC"'
+    outcome = shell(code, tmp_path, path=path)
+    assert (outcome.returncode, outcome.stdout) == (0, f"{copy}\n"), outcome.stderr
+    called = log.read_text()
+    assert (f"-m venv --clear {copy}/.venv" in called) == rebuilt
+    assert (
+        f"{copy}/.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement={copy}/requirements.txt"
+        in called
+    )
+
+
+def test_an_old_python_is_refused_in_one_line(tmp_path):
+    path = plain_python(tmp_path / "bin")
+    (tmp_path / "bin/python3").unlink()
+    fake_python(tmp_path / "bin/python3", (3, 10))
+    outcome = run(copy_of_scripts(tmp_path / "copy") / "run_pipeline.sh", "-h", cwd=tmp_path, path=path)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr == "error: Python 3.11 or newer is needed, and python3 is Python 3.10\n"
 
 
 def test_an_environment_is_used_only_if_every_pin_holds(tmp_path):
-    pins = tmp_path / "requirements.txt"
-    pins.write_text((ROOT / "requirements.txt").read_text())
-    assert pins_hold(pins)
-    pins.write_text("numpy==0.0.1\n")
-    assert not pins_hold(pins)
-    pins.write_text("no-such-package==1.0\n")
-    assert not pins_hold(pins)
+    for content, holds in ((ROOT / "requirements.txt").read_text(), 0), ("numpy==0.0.1\n", 1), ("no-such-package==1.0\n", 1):
+        (tmp_path / "pins.txt").write_text(content)
+        code = f'source "{ROOT}/setup_env.sh" later; slmrec_pins_hold "{sys.executable}" pins.txt'
+        assert shell(code, tmp_path).returncode == holds, content
+
+
+# -- shells ---------------------------------------------------------------------------------------------------------------------
+
+# bash 3.2 (macOS) has none of these; bash before 4.4 takes an empty array for an unset variable under `set -u`
+NEWER = {
+    "associative arrays": r"(declare|local|typeset) -[a-z]*[An]",
+    "mapfile": r"\b(mapfile|readarray|coproc)\b",
+    "case conversion": r"\$\{\w+(\[[^]]*\])?(,|\^|@[A-Z])",
+    "new redirections": r"\|&|&>>",
+    "case fall-through": r";;?&",
+    "test -v": r"\[\[? -v ",
+    "a regular expression in place": r"=~ [^$]",
+}
+FILLED = {"files", "PLAN", "FROM", "LLM", "STAGE_FLAGS", "DISTILLATION_FLAGS"}  # arrays that always hold something
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_old_shells_understand_the_scripts(script):
+    if script.name == "common_options.sh":
+        pytest.skip("goes with run_tables.sh")
+    text = re.sub(r"(^|\s)#.*", r"\1", script.read_text(encoding="utf-8"))
+    assert not [what for what, pattern in NEWER.items() if re.search(pattern, text)]
+    unguarded = set(re.findall(r'"\$\{(\w+)\[@\]', re.sub(r'\$\{(\w+)\[@\]\+"\$\{\1\[@\]\}"\}', "", text)))
+    assert unguarded <= FILLED
+    assert not re.search(r"\$\((?:[^()]|\([^()]*\))*<<", text)  # 3.2 cannot parse a here-document inside $( )
+
+
+@pytest.mark.parametrize("name", sorted(FILLED - {"files", "PLAN"}))
+def test_arrays_that_need_no_guard_are_never_empty(name):
+    assigned = [
+        found for path in SCRIPTS for found in re.findall(rf"\b{name}=\((.*?)\)", path.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert assigned and all(content.strip() for content in assigned)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script):
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0

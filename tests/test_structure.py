@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "serving": set(),
     "export": {"data", "llm"},
     "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},
+    "pipeline": {"data", "encoders", "llm", "distillation", "evaluation", "text", "training"},
 }
 MODULES_MAY_IMPORT = {  # directly in slmrec/: what is known of items and histories, and opening a model of any part
     "catalogue": {"data"},

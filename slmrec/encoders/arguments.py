@@ -67,6 +67,10 @@ class TrainEncoderArguments:
         each(at_least, self, "batch_size num_epochs patience num_negatives", 1)
         each(at_least, self, "pretrain_epochs weight_decay", 0)
         seed_in_range("seed", self.seed)
+        if self.num_negatives is not None and self.loss in (None, "ce"):
+            raise InputError(
+                f"--num_negatives {self.num_negatives}: --loss ce is over all items; the other losses draw negatives"
+            )
 
     def settings(self) -> dict:
         """The flags that have a default per model; None where not given."""

@@ -108,6 +108,17 @@ def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_mod
         raise InputError(f"--lora_target_modules {' '.join(target_modules)}: {str(error).splitlines()[0]}") from None
 
 
+def require_layers_named(config: PretrainedConfig, target_modules: list[str]) -> None:
+    """Raises InputError unless every name is that of a linear layer; peft itself is content when one of them is."""
+    with torch.device("meta"):
+        skeleton = AutoModel.from_config(config)
+    linear = [name for name, module in skeleton.named_modules() if isinstance(module, nn.Linear)]
+    for target in target_modules:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
+            raise InputError(f"--lora_target_modules {target}: no layer has this name; there are {there}")
+
+
 def plain_backbone(backbone: nn.Module) -> PreTrainedModel:
     """The decoder itself, whether or not peft wraps it (adapters are inside its layers either way)."""
     return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone

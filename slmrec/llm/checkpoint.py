@@ -19,6 +19,7 @@ from transformers import AutoModel
 
 from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
 from slmrec.checkpoints import require_whole
+from slmrec.command_line import flags_of
 from slmrec.embeddings import read_item_embeddings, read_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import described_base, find_base, save_adapters
@@ -30,6 +31,8 @@ from slmrec.llm.backbone import (
     load_backbone_config,
     plain_backbone,
     require_causal,
+    require_layers_named,
+    shallow_config,
     written_by_this_project,
 )
 from slmrec.llm.ellmrec import EllmModel, EllmRecommender
@@ -48,6 +51,20 @@ def resolve_train_strategy(arguments: EllmArguments) -> str:
     if arguments.train_strategy != "auto":
         return arguments.train_strategy
     return "full" if written_by_this_project(arguments.base_model) else "lora"
+
+
+def check_base_model(arguments: EllmArguments) -> None:
+    """Raises InputError when a new model cannot stand on its base model: layers, tokenizer, adapters. Loads no weights."""
+    config = shallow_config(arguments.base_model, arguments.num_layers)
+    tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets, config.vocab_size)
+    if arguments.encoding == "exact":
+        require_exact_support(config)
+    if resolve_train_strategy(arguments) == "lora":
+        require_layers_named(config, arguments.lora_target_modules)
+        return
+    for name, default in ((name, flag.default) for name, flag in flags_of(EllmArguments).items() if name.startswith("lora_")):
+        if getattr(arguments, name) != default:
+            raise InputError(f"--{name}: {arguments.base_model} is trained whole, without adapters (--train_strategy)")
 
 
 def new_recommender(

@@ -18,7 +18,7 @@ from slmrec.embeddings import save_item_embeddings, save_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import backbone_input, count_parameters
-from slmrec.llm.checkpoint import resolve_train_strategy, save_weights
+from slmrec.llm.checkpoint import check_base_model, resolve_train_strategy, save_weights
 from slmrec.llm.ellmrec import EllmModel
 from slmrec.progress import say
 from slmrec.runtime import pick_device
@@ -46,6 +46,7 @@ def open_stage(
 
     `precision` is that of `resolve_precision`.
     """
+    check_base_model(model)
     require_same_item_map(inputs.data, inputs.embeddings)
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
     del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place

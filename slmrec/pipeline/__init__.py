@@ -1,0 +1,1 @@
+"""A whole pipeline: whose flag is it, which commands, do they fit together, which are to run."""

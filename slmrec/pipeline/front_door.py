@@ -1,0 +1,211 @@
+"""What run_pipeline.sh, run_finetune.sh and run_distill.sh ask before anything else: are these flags right, and whose are they?
+
+    python -m slmrec.pipeline.front_door run_pipeline.sh mine --reviews reviews.json.gz --sasrec.dropout 0.2
+
+The answer is shell code for the script to evaluate: variables and one array of flags per stage, or `-h`. A wrong flag is one line
+on stderr and exit status 2. Nothing beyond Python's standard library is needed, so this comes before the environment is made.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slmrec.command_line import flags_of, grouped, help_sections, help_text, parse_arguments
+from slmrec.errors import InputError
+from slmrec.pipeline.flags import DISTILL, FINETUNE, LLM, RULE, STAGES, share_flags, share_lines
+
+PIPELINE = "bash run_pipeline.sh"
+GONE = {  # variables that were read once, and what is given today
+    "ENCODER_FLAGS": "flags of SASRec have a prefix: --sasrec.num_epochs 40",
+    "BACKBONE_FLAGS": "flags of the backbone have a prefix: --backbone.hidden_size 64",
+}
+
+
+@dataclass
+class PipelineArguments:
+    """Flags of the pipeline itself."""
+
+    reviews: str | None = field(
+        default=None,
+        metadata={
+            "help": "your reviews, actions or sequences; not needed for the demo, the paper's data, and data that are there"
+        },
+    )
+    base_model: str | None = field(
+        default=None,
+        metadata={
+            "help": f"{flags_of(*FINETUNE)['base_model'].help}; default: the paper's for its data, else a small random one"
+        },
+    )
+    run_dir: str | None = field(default=None, metadata={"help": "where everything goes; default: runs/NAME"})
+    dry_run: bool = field(default=False, metadata={"help": "only say what would run, as commands to paste"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    script, *argv = sys.argv[1:] if argv is None else argv
+    answer = {"run_pipeline.sh": pipeline, "run_finetune.sh": finetune, "run_distill.sh": distill}[script](argv)
+    print("\n".join(answer))
+
+
+def wants_help(argv: list[str]) -> bool:
+    return "-h" in argv or "--help" in argv
+
+
+def shown(text: str) -> list[str]:
+    """Shell code that prints a text and ends the script well."""
+    return [f"printf '%s\\n' {shlex.quote(text)}", "exit 0"]
+
+
+def assigned(name: str, value: str | list[str]) -> str:
+    """Shell code that sets a variable, or an array."""
+    return f"{name}=({shlex.join(value)})" if isinstance(value, list) else f"{name}={shlex.quote(value)}"
+
+
+# -- run_pipeline.sh ------------------------------------------------------------------------------------------------------------
+
+
+def pipeline(argv: list[str]) -> list[str]:
+    """Shell code that sets DATASET, RUN_DIR, REVIEWS, DRY_RUN, BASE_MODEL where it is given, and <STAGE>_FLAGS of every stage.
+
+    What decides on directories too (layers, titles) is exported under the name that it has in hyperparameters.sh.
+    """
+    if wants_help(argv):
+        return shown(pipeline_help())
+    for variable, instead in GONE.items():
+        if os.environ.get(variable):
+            raise InputError(f"{variable} is set, which nothing reads any more; {instead}")
+    dataset, argv = named(argv)
+    given = dict(grouped(argv))
+    absent = absent_stages(dataset, given)
+    own, shares = share_flags(argv, PipelineArguments, STAGES, absent, PIPELINE)
+    require_files(own, shares)
+    print_shares(dataset, shares)
+    code = [assigned("DATASET", dataset), assigned("RUN_DIR", own.run_dir or f"runs/{dataset}")]
+    code += [assigned("REVIEWS", own.reviews or ""), assigned("DRY_RUN", "1" if own.dry_run else "")]
+    code += [assigned("BASE_MODEL", own.base_model)] if own.base_model else []
+    for stage, flag, variable in DECIDING:
+        values = dict(grouped(shares.get(stage, []))).get(flag)
+        code += [f"export {assigned(variable, values[0])}"] if values else []
+    return code + [assigned(f"{stage.upper()}_FLAGS", shares.get(stage, [])) for stage in STAGES]
+
+
+DECIDING = (
+    ("teacher", "num_layers", "NUM_LAYERS_TEACHER"),
+    ("student", "num_layers", "NUM_LAYERS_STUDENT"),
+    ("sasrec", "text_use", "TEXT_USE"),
+)
+
+
+def named(argv: list[str]) -> tuple[str, list[str]]:
+    """NAME, and what follows it. Raises InputError where there are flags but no NAME, or NAME is no name of a directory."""
+    if not argv:
+        return "demo", []
+    if argv[0].startswith("-"):
+        raise InputError(f"NAME is missing before {argv[0]}: {PIPELINE} NAME {argv[0]} ... (demo is the embedded demo)")
+    if not argv[0].strip() or "/" in argv[0] or argv[0].startswith("."):
+        raise InputError(f"{argv[0]!r}: the first word is a NAME for the run; --run_dir says where it goes")
+    return argv[0], argv[1:]
+
+
+def absent_stages(dataset: str, given: dict[str, list[str]]) -> dict[str, str]:
+    """The stages that do not run with these flags, and why."""
+    absent, run_dir = {}, (given.get("run_dir") or [f"runs/{dataset}"])[-1]
+    if dataset != "demo" or "reviews" in given:
+        absent["demo"] = "only the demo's reviews are generated (NAME demo, no --reviews)"
+    if "reviews" not in given and dataset not in ("demo", *PAPER_DATA) and (Path(run_dir) / "data/manifest.json").is_file():
+        absent["data"] = f"{run_dir}/data is there and is used as it is; a change to the data needs --reviews FILE"
+    text_use = given.get("text_use") or given.get("sasrec.text_use") or [os.environ.get("TEXT_USE", "off")]
+    if text_use[-1] in ("off", ""):
+        absent["text"] = "titles are only read with --text_use start, sum, adapter or alphafuse"
+    if given.get("base_model") or os.environ.get("BASE_MODEL") or dataset in PAPER_DATA:
+        absent["backbone"] = "no backbone is made, as there is a base model"
+    return absent
+
+
+PAPER_DATA = ("cloth", "movie", "music", "sport")
+
+
+def require_files(own: PipelineArguments, shares: dict[str, list[str]]) -> None:
+    given = dict(grouped(shares.get("data", [])))
+    files = [own.reviews, *(given[name][-1] for name in ("meta", "item_table", "user_table") if name in given)]
+    for path in files:
+        if path and not Path(path).is_file():
+            raise InputError(f"{path}: no such file")
+
+
+def print_shares(dataset: str, shares: dict[str, list[str]]) -> None:
+    """On stderr, before anything runs: which stage gets which of the flags."""
+    for line in share_lines(shares):
+        print(line, file=sys.stderr)
+
+
+def pipeline_help() -> str:
+    """The head of the script, then every stage with its flags, those that the pipeline sets itself left out."""
+    sections = [("The pipeline itself", "--", flags_of(PipelineArguments))]
+    for stage, described in STAGES.items():
+        if stage not in LLM:
+            sections.append((f"{stage} ({described.command})", f"--{stage}.", described.flags()))
+    every, student = STAGES["teacher"].flags(), STAGES["student"].flags()
+    sections.append(
+        ("teacher, baseline and student, alone (--teacher. ...) or together (finetune.py, distill.py)", "--llm.", every)
+    )
+    sections.append(("student (distill.py)", "--student.", {name: flag for name, flag in student.items() if name not in every}))
+    rule = "\n".join(textwrap.wrap(RULE, 100))
+    return f"{script_head('run_pipeline.sh')}\n\n{rule}\n\n{help_sections(f'{PIPELINE} [NAME [flags]]', '', sections)}"
+
+
+def script_head(script: str) -> str:
+    """The comment that a shell script begins with."""
+    lines = (Path(__file__).parents[2] / script).read_text(encoding="utf-8").splitlines()[1:]
+    head = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in head)
+
+
+# -- run_finetune.sh and run_distill.sh -----------------------------------------------------------------------------------------
+
+
+BY_DATASET = {  # and the first words of the command are the output directory and, of a student, the teacher
+    "data": "runs/DATASET/data",
+    "embeddings": "runs/DATASET/embeddings",
+    "base_model": "the paper's for its data, else runs/DATASET/backbone",
+    "output_dir": None,
+}
+
+
+def finetune(argv: list[str]) -> list[str]:
+    """Shell code that sets OUTPUT_DIR, and BASE_MODEL where it is given."""
+    return single("run_finetune.sh", ["OUTPUT_DIR"], argv, FINETUNE, {})
+
+
+def distill(argv: list[str]) -> list[str]:
+    """Shell code that sets TEACHER (or online), OUTPUT_DIR, and BASE_MODEL where it is given."""
+    online = argv[:1] == ["online"]
+    wired = {"online": True} if online else {"teacher": "-"}
+    return single("run_distill.sh", ["TEACHER", "OUTPUT_DIR"], argv, DISTILL, wired)
+
+
+def single(script: str, places: list[str], argv: list[str], kinds: tuple[type, ...], wired: dict) -> list[str]:
+    """Check the flags of one stage's script, whose first words are directories and whose values come from hyperparameters.sh."""
+    command = f"[DATASET=NAME] bash {script} {' '.join(places)}"
+    if wants_help(argv):
+        return shown(f"{script_head(script)}\n\n{help_text(kinds, command, **BY_DATASET)}")
+    if len(argv) < len(places) or any(not word or word.startswith("-") for word in argv[: len(places)]):
+        raise InputError(f"usage: {command} [flags] (bash {script} -h lists them)")
+    flags = argv[len(places) :]
+    parse_arguments(kinds, flags, command=f"bash {script}", **BY_DATASET | {"output_dir": "-"} | wired)
+    base_model = dict(grouped(flags)).get("base_model")
+    code = [assigned(name, value) for name, value in zip(places, argv, strict=False)]
+    return code + ([assigned("BASE_MODEL", base_model[-1])] if base_model else [])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

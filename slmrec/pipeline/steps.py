@@ -1,0 +1,147 @@
+"""The commands of a pipeline, and whether they fit together: all of it is checked before the first one runs.
+
+python -m slmrec.pipeline.steps STEPS      # checks the commands, see read_steps; needs Python's standard library alone
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from slmrec.command_line import grouped, parse_arguments
+from slmrec.errors import InputError
+from slmrec.pipeline.flags import STAGES
+
+KINDS = {described.command: described.kinds for described in STAGES.values()}
+FINETUNE, DISTILL, BACKBONE = "python finetune.py", "python distill.py", "python -m slmrec.llm.make_backbone"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a pipeline.
+
+    A command without --output_dir prepares the next stage and runs when that does; the last one runs always.
+
+    Attributes:
+        name: what a person reads, e.g. "teacher e4srec_8".
+        words: the command; `python` is the Python that runs now.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+    @property
+    def program(self) -> str:
+        """What is started, as it is typed in the project's directory: `python finetune.py`, `python -m slmrec.data`."""
+        return f"{self.words[0]} -m {self.words[2]}" if self.words[1] == "-m" else f"{self.words[0]} {Path(self.words[1]).name}"
+
+    @property
+    def flags(self) -> list[str]:
+        return list(self.words[3 if self.words[1] == "-m" else 2 :])
+
+    @property
+    def output_dir(self) -> Path | None:
+        places = dict(grouped(self.flags)).get("output_dir") if self.words[0] == "python" else None
+        return Path(places[-1]) if places else None
+
+    def command(self) -> list[str]:
+        """The words to start; what another run has left in the output directory is replaced."""
+        words = [sys.executable, *self.words[1:]] if self.words[0] == "python" else list(self.words)
+        return [*words, "--overwrite_output_dir"] if self.output_dir else words
+
+
+def read_steps(words: list[str]) -> list[Step]:
+    """Commands one behind the other, each after its number of words and its name: `4 sasrec python train_sr_trad.py ...`."""
+    steps = []
+    while words:
+        count = int(words[0])  # the name is one of the words
+        steps.append(Step(words[1], tuple(words[2 : count + 1])))
+        words = words[count + 1 :]
+    return steps
+
+
+def check_flags(steps: list[Step]) -> dict[Path, SimpleNamespace]:
+    """What the stages are given, by output directory, as attributes.
+
+    Raises InputError for the first flag that its stage would refuse, and where two stages would write one directory.
+    """
+    given: dict[Path, SimpleNamespace] = {}
+    for step in steps:
+        if step.program not in KINDS:
+            continue
+        try:
+            parsed = parse_arguments(_kinds(step), step.flags, command=step.program)
+        except InputError as error:
+            raise InputError(f"{step.name}: {error}") from None
+        values = {name: value for arguments in parsed for name, value in vars(arguments).items()}
+        if step.output_dir in given:
+            other = given[step.output_dir].step
+            raise InputError(f"{other.name} and {step.name} would both write {step.output_dir}: give them different layers")
+        given[step.output_dir] = SimpleNamespace(**values, step=step)
+    return given
+
+
+def _kinds(step: Step) -> tuple[type, ...]:
+    """The dataclasses of a command's flags; recommenders other than SASRec have flags of their own."""
+    model = dict(grouped(step.flags)).get("model", ["sasrec"])
+    if step.program != "python train_sr_trad.py" or model == ["sasrec"]:
+        return KINDS[step.program]
+    from slmrec.encoders.registry import architecture_arguments, training_arguments  # which needs torch
+
+    return (architecture_arguments(), training_arguments(), *KINDS[step.program][2:])
+
+
+def check_together(steps: list[Step], given: dict[Path, SimpleNamespace]) -> None:
+    """Raises InputError where a later stage would refuse what an earlier one is going to make."""
+    for step in steps:
+        ours = given.get(step.output_dir)
+        if step.program not in (FINETUNE, DISTILL) or ours is None:
+            continue
+        backbone = given.get(Path(ours.base_model))
+        if backbone is not None and ours.num_layers > backbone.num_layers:
+            raise InputError(f"{step.name}: --num_layers {ours.num_layers}: the backbone has {backbone.num_layers} layers")
+        teacher = given.get(Path(ours.teacher)) if step.program == DISTILL and ours.teacher else None
+        if teacher is not None:
+            _check_pair(step, ours, teacher)
+
+
+def _check_pair(step: Step, student: SimpleNamespace, teacher: SimpleNamespace) -> None:
+    for owner, layers in (("teacher", teacher.num_layers), ("student", student.num_layers)):
+        if layers % student.num_blocks:
+            raise InputError(f"{step.name}: --num_blocks {student.num_blocks} does not divide the {owner}'s {layers} layers")
+    for name in ("targets", "max_length"):
+        theirs, ours = getattr(teacher, name), getattr(student, name)
+        if theirs != ours:
+            raise InputError(
+                f"{step.name}: the teacher has --{name} {theirs}, the student {ours}; they must agree (--llm.{name})"
+            )
+
+
+def check_base_models(steps: list[Step], given: dict[Path, SimpleNamespace]) -> None:
+    """Raises InputError where these stages would refuse a base model that is there already, or its layers.
+
+    A known name or a GGUF file is made a checkpoint directory by this, which the stages then find.
+    """
+    for step in steps:
+        ours = given.get(step.output_dir)
+        if step.program not in (FINETUNE, DISTILL) or ours is None or Path(ours.base_model) in given:
+            continue
+        from slmrec.llm.base_model import local_base_model  # which needs transformers
+        from slmrec.llm.checkpoint import check_base_model
+
+        try:
+            base_model = local_base_model(ours.base_model, ours.models_dir)
+            check_base_model(SimpleNamespace(**vars(ours) | {"base_model": base_model}))
+        except InputError as error:
+            raise InputError(f"{step.name}: {error}") from None
+
+
+if __name__ == "__main__":
+    try:
+        planned = read_steps(sys.argv[1:])
+        check_together(planned, check_flags(planned))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
