@@ -1,4 +1,4 @@
-"""The shell scripts: hyper-parameters by data set and kind of backbone, environments, old shells, and refusals that write nothing."""
+"""The shell scripts: hyper-parameters by data set and kind of backbone, refusals that write nothing, environments, old shells."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def values(tmp_path, names, **variables):
 
 
 def test_a_variable_of_the_environment_overrides_and_reaches_the_flags(tmp_path):
-    code = f'source "{ROOT}/hyperparameters.sh"; printf "%s\\n" "$NUM_LAYERS_TEACHER" "${{STAGE_FLAGS[@]}}" "${{DISTILLATION_FLAGS[@]}}"'
+    arrays = '"$NUM_LAYERS_TEACHER" "${STAGE_FLAGS[@]}" "${DISTILLATION_FLAGS[@]}"'
+    code = f'source "{ROOT}/hyperparameters.sh"; printf "%s\\n" {arrays}'
     given = {"LEARNING_RATE": "7", "LAMBDA_MS": "8", "NUM_LAYERS_TEACHER": "6", "LR_SCHEDULER_TYPE": "a 'b'"}
     words = shell(code, tmp_path, DATASET="cloth", **given).stdout.splitlines()
     assert words[0] == "6"
@@ -123,7 +124,12 @@ def test_directories_follow_the_layers(tmp_path):
     flags = ["--teacher.num_layers", "6", "--student.num_layers", "3", "--num_blocks", "3", "--dry_run"]
     outcome = run(ROOT / "run_pipeline.sh", "demo", *flags, cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
-    for part in ("--output_dir runs/demo/e4srec_6 --num_layers 6", "--output_dir runs/demo/e4srec_3 --num_layers 3", "--teacher runs/demo/e4srec_6 --output_dir runs/demo/slmrec_3_6", "--models sasrec e4srec_6 e4srec_3 slmrec_3_6"):  # fmt: skip
+    for part in (
+        "--output_dir runs/demo/e4srec_6 --num_layers 6",
+        "--output_dir runs/demo/e4srec_3 --num_layers 3",
+        "--teacher runs/demo/e4srec_6 --output_dir runs/demo/slmrec_3_6",
+        "--models sasrec e4srec_6 e4srec_3 slmrec_3_6",
+    ):
         assert part in outcome.stdout
     assert not (tmp_path / "runs").exists()
 
@@ -156,14 +162,17 @@ def copy_of_scripts(directory):
 def fake_python(path, version, pip=True, log=None):
     """A `python` of some version that records how it is called; it answers the questions that setup_env.sh asks."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    answers = {
+        "*version_info*": f"exit {0 if version >= (3, 11) else 1}",
+        "--version": f'echo "Python {version[0]}.{version[1]}"',
+        "*_base_executable*": "echo python3",
+        '"-m pip --version"': f"exit {0 if pip else 1}",
+        '"-m venv"*': 'mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python"',
+        '"-m pip install"*': ":",
+        "*": "cat > /dev/null; exit 1",  # do the pins hold?
+    }
     lines = ["#!/bin/bash", f'echo "$0 $*" >> "{log}"' if log else ":"]
-    lines += [
-        f'case "$*" in *version_info*) exit {0 if version >= (3, 11) else 1} ;; --version) echo "Python {version[0]}.{version[1]}" ;;'
-    ]
-    lines += ["*_base_executable*) echo python3 ;;", f'"-m pip --version") exit {0 if pip else 1} ;;']
-    lines += [
-        '"-m venv"*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python" ;; "-m pip install"*) ;; *) cat > /dev/null; exit 1 ;; esac'
-    ]
+    lines += ['case "$*" in', *(f"{question}) {answer} ;;" for question, answer in answers.items()), "esac"]
     path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)
 
