@@ -29,7 +29,7 @@ from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
-from slmrec.llm.checkpoint import load_ellmrec, load_heads, new_recommender
+from slmrec.llm.model_directory import load_ellmrec, load_heads, new_recommender
 from slmrec.llm.start import start_from_teacher
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     args, output = parse_arguments((ExportArguments, OutputArguments), argv, description=__doc__)
     from slmrec.export.folder import write_card, write_folder, write_graph
     from slmrec.export.graph import merged
-    from slmrec.llm.checkpoint import load_ellmrec, model_input
+    from slmrec.llm.model_directory import load_ellmrec, model_input
 
     source = model_input(args.model, STAGES)
     stage = Stage(

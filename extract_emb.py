@@ -1,4 +1,4 @@
-"""Stage 2: item embeddings for the LLM stages, from a trained conventional recommender or from a released pickle.
+"""Stage 2: item embeddings for the LLM stages, from a trained encoder or from a released pickle.
 
 python extract_emb.py --encoder runs/beauty/sasrec --output_dir runs/beauty/embeddings
 python extract_emb.py --from_pickle sasrec_item.pkl --data runs/music/data --output_dir runs/music/embeddings

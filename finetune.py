@@ -13,8 +13,8 @@ from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
-from slmrec.llm.checkpoint import new_recommender
 from slmrec.llm.ellmrec import next_item_objective
+from slmrec.llm.model_directory import new_recommender
 from slmrec.runtime import run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
 from slmrec.training.guide import check_guide, describe_guide, guided

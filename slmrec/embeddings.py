@@ -1,4 +1,4 @@
-"""The item embeddings that pass from a conventional recommender to the LLM stages."""
+"""The item embeddings that pass from an encoder to the LLM stages."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
 
         model: Recommender = load_encoder(directory)
     else:
-        from slmrec.llm.checkpoint import load_ellmrec
+        from slmrec.llm.model_directory import load_ellmrec
 
         model = load_ellmrec(directory)
     return model.to(device).eval()

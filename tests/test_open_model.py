@@ -21,7 +21,7 @@ def write_stage(name, directory, **inputs):
 def loaders(monkeypatch):
     """Stand-ins for the two loaders; each notes which directory it was asked for."""
     calls = []
-    for module, function in (("slmrec.encoders.registry", "load_encoder"), ("slmrec.llm.checkpoint", "load_ellmrec")):
+    for module, function in (("slmrec.encoders.registry", "load_encoder"), ("slmrec.llm.model_directory", "load_ellmrec")):
 
         def load(directory, function=function):
             calls.append((function, directory))

@@ -12,8 +12,8 @@ from slmrec.checks import at_least, one_of
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.checkpoint import model_input
 from slmrec.llm.ellmrec import EllmRecommender
+from slmrec.llm.model_directory import model_input
 from slmrec.open_model import data_directory
 
 ELLMREC_STAGES = ("finetune", "distill")

@@ -11,7 +11,7 @@ from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import find_base
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config, shallow_config
-from slmrec.llm.checkpoint import BACKBONE, RECOMMENDER, model_input
+from slmrec.llm.model_directory import BACKBONE, RECOMMENDER, model_input
 
 
 @dataclass(frozen=True)

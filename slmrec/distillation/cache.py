@@ -47,7 +47,7 @@ class CacheKey:
     """What determines the states, and their number: two runs that agree in it can share a cache.
 
     Attributes:
-        teacher: digest of the teacher (`slmrec.llm.checkpoint.model_input`), which covers its backbone and embeddings.
+        teacher: digest of the teacher (`slmrec.llm.model_directory.model_input`), which covers its backbone and embeddings.
         data: digest of the data stage.
         layers: the teacher's layers at the end of each block.
         targets, max_length: which positions of which histories are read.

@@ -1,1 +1,1 @@
-"""Conventional sequential recommenders, one a file, behind `slmrec.recommender.Recommender`."""
+"""The encoders: conventional sequential recommenders, one a file, behind `slmrec.recommender.Recommender`."""

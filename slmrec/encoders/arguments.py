@@ -81,7 +81,7 @@ class TrainEncoderArguments:
 class EmbeddingArguments:
     """Where item embeddings come from."""
 
-    encoder: str | None = field(default=None, metadata={"help": "directory of a trained conventional recommender"})
+    encoder: str | None = field(default=None, metadata={"help": "directory of a trained encoder"})
     pickle: bool = field(default=False, metadata={"help": "also write sasrec_item.pkl in the layout of the released code"})
     from_pickle: str | None = field(
         default=None, metadata={"help": "instead of --encoder: a released sasrec_item.pkl whose items are in the order of --data"}

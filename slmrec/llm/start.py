@@ -1,6 +1,6 @@
 """How an E-LLMRec's linear maps start (the paper is silent about it; no equation changes).
 
-With random maps a pretrained decoder first has to learn what the conventional recommender already knows. The passing start
+With random maps a pretrained decoder first has to learn what the encoder already knows. The passing start
 lets an item through: with Q, orthonormal columns [d1, d0], an item e enters as c Q e; a decoder that adds nothing hands that on
 to its final norm, which divides it by its root mean square and multiplies it by its weight g; the user map Q^T / g undoes both,
 so that the user vector is e again, at the mean length of the item embeddings or another one. The score of an item is then its

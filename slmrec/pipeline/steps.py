@@ -129,7 +129,7 @@ def check_base_models(steps: list[Step], given: dict[Path, SimpleNamespace]) -> 
         if step.program not in (FINETUNE, DISTILL) or ours is None or Path(ours.base_model) in given:
             continue
         from slmrec.llm.base_model import local_base_model  # which needs transformers
-        from slmrec.llm.checkpoint import check_base_model
+        from slmrec.llm.model_directory import check_base_model
 
         try:
             base_model = local_base_model(ours.base_model, ours.models_dir)

@@ -64,7 +64,7 @@ class TextArguments:
 
 @dataclass
 class TextUseArguments:
-    """How a conventional recommender uses text vectors."""
+    """How an encoder uses text vectors."""
 
     text: str | None = field(default=None, metadata={"help": "directory of text vectors (embed_titles.py) of the same data"})
     text_use: Literal["start", "sum", "adapter", "alphafuse", "auto", "off"] | None = field(

@@ -64,9 +64,7 @@ class LlmTrainingArguments:
 class GuideArguments:
     """Pulling user vectors to those of the recommender that the item embeddings come from (not in the paper)."""
 
-    guide: str | None = field(
-        default=None, metadata={"help": "directory of the trained conventional recommender that --embeddings come from"}
-    )
+    guide: str | None = field(default=None, metadata={"help": "directory of the trained encoder that --embeddings come from"})
     lambda_guide: float | None = field(
         default=None, metadata={"help": "of the squared distance between its user vectors and the model's; default 20"}
     )

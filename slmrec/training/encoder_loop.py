@@ -1,4 +1,4 @@
-"""Training a conventional recommender: epochs, selection on validation MRR, early stopping, resuming.
+"""Training an encoder: epochs, selection on validation MRR, early stopping, resuming.
 
 Nothing here knows a particular model; what is minimised comes from `Encoder.training_loss`.
 """

@@ -1,4 +1,4 @@
-"""A trained conventional recommender as a guide: an E-LLMRec's user vectors are pulled to its own, wherever they are read."""
+"""A trained encoder as a guide: an E-LLMRec's user vectors are pulled to its own, wherever they are read."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from slmrec.embeddings import save_item_embeddings, save_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import backbone_input, count_parameters
-from slmrec.llm.checkpoint import check_base_model, resolve_train_strategy, save_weights
 from slmrec.llm.ellmrec import EllmModel
+from slmrec.llm.model_directory import check_base_model, resolve_train_strategy, save_weights
 from slmrec.progress import say
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments

@@ -1,4 +1,4 @@
-"""What text adds before and after the training of a conventional recommender."""
+"""What text adds before and after the training of an encoder."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
-from slmrec.llm.checkpoint import restore_weights, save_weights
 from slmrec.llm.ellmrec import EllmModel, ForwardPass
+from slmrec.llm.model_directory import restore_weights, save_weights
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments

@@ -12,7 +12,7 @@ from slmrec.artifacts import read_json, read_manifest
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
-from slmrec.llm.checkpoint import load_ellmrec
+from slmrec.llm.model_directory import load_ellmrec
 from slmrec.training.trainer import RecommenderTrainer
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModel
 import finetune
 from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.checkpoint import load_ellmrec
+from slmrec.llm.model_directory import load_ellmrec
 
 
 @pytest.fixture

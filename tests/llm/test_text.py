@@ -10,8 +10,8 @@ import finetune
 from slmrec.artifacts import Stage, read_manifest
 from slmrec.embeddings import load_item_embeddings, read_item_embeddings, read_text_vectors, save_text_vectors
 from slmrec.errors import InputError
-from slmrec.llm.checkpoint import load_ellmrec, restore_weights, save_weights
 from slmrec.llm.ellmrec import next_item_objective
+from slmrec.llm.model_directory import load_ellmrec, restore_weights, save_weights
 
 TEXT_WIDTH = 5
 WORDS = torch.randn(41, TEXT_WIDTH, generator=torch.Generator().manual_seed(3))

@@ -19,7 +19,7 @@ import finetune
 from slmrec.artifacts import Stage, read_json, read_manifest
 from slmrec.embeddings import save_item_embeddings
 from slmrec.errors import InputError
-from slmrec.llm.checkpoint import load_ellmrec
+from slmrec.llm.model_directory import load_ellmrec
 from slmrec.open_model import load_recommender
 from slmrec.runtime import quiet_libraries
 from slmrec.training import llm_stage, trainer

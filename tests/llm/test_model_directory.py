@@ -10,7 +10,7 @@ from slmrec.embeddings import save_item_embeddings
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import plain_backbone, shallow_config
-from slmrec.llm.checkpoint import (
+from slmrec.llm.model_directory import (
     load_ellmrec,
     model_input,
     new_recommender,
