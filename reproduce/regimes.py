@@ -17,11 +17,13 @@ def search_runs(search: Path) -> list[Path]:
 
 
 def setting(stage: Path) -> dict:
-    """What a run was trained with: its configuration and, under backbone.*, that of its random backbone."""
+    """What a run was trained with: configuration, and its base model's name or, under backbone.*, how a random one was made."""
     manifest = read_manifest(stage)
-    backbone = stage.parent / manifest["inputs"]["base_model"]["base_model"]
-    built = read_manifest(backbone, "backbone")["config"] if backbone.is_dir() else {}
-    return manifest["config"] | {f"backbone.{name}": value for name, value in built.items() if name != "num_layers"}
+    name = manifest["inputs"]["base_model"]["base_model"]
+    if not (stage.parent / name).is_dir():
+        return manifest["config"] | {"base_model": name}
+    built = read_manifest(stage.parent / name, "backbone")["config"]
+    return manifest["config"] | {f"backbone.{key}": value for key, value in built.items() if key != "num_layers"}
 
 
 def regimes(search: Path) -> list[dict]:

@@ -35,5 +35,15 @@ def test_all_settings_stand_in_order_with_only_what_differs(tmp_path):
     assert len(best["digest"]) == 64
 
 
+def test_a_pretrained_base_model_is_named(tmp_path):
+    with Stage("backbone", tmp_path / "narrow", {"hidden_size": 64}, {}):
+        pass
+    write_run(tmp_path, "random", 0.01, "narrow", [0.1])
+    write_run(tmp_path, "pretrained", 0.01, "smollm2-135m", [0.2])
+    settings = {entry["name"]: entry["setting"] for entry in regimes(tmp_path)}
+    assert settings["pretrained"] == {"base_model": "smollm2-135m", "backbone.hidden_size": None}
+    assert settings["random"] == {"base_model": None, "backbone.hidden_size": 64}
+
+
 def test_no_search_has_no_settings(tmp_path):
     assert regimes(tmp_path / "search") == []
