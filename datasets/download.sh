@@ -36,7 +36,7 @@ check_or_record() {  # check_or_record FILE NAME: refuses another file than the 
 }
 
 size_of() {
-    if [ -f "$1" ]; then wc -c < "$1"; else echo 0; fi
+    if [ -f "$1" ]; then wc -c < "$1" | tr -d " "; else echo 0; fi  # on macOS there are blanks before the number
 }
 
 announced_size() {  # the Content-Length that the server gives for a file, or nothing
