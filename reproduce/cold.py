@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from reproduce.summary import RANKINGS
 from slmrec.artifacts import input_directory, read_manifest
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import UNDEFINED, hit_rate, ndcg, reciprocal_rank
 
 HISTORY_STARTS = (1, 3, 5, 10, 20)  # items before the target
 POPULARITY_STARTS = (0, 5, 10, 20, 50)  # actions on the target in the training parts
-RANKINGS = ("sampled", "full")
 HELD_OUT = 2  # the last two actions of a user are the targets of validation and test; what comes before is the training part
 
 Groups = dict[str, np.ndarray]
@@ -42,43 +42,48 @@ def _ranges(values: np.ndarray, starts: tuple[int, ...]) -> Groups:
 
 
 def group_metrics(ranks: np.ndarray, groups: Groups) -> dict[str, dict[str, float | None]]:
-    """Label -> MRR, HR@10 and NDCG@10 (fractions) of the group's users, from int ranks [U]; None where none has a rank."""
+    """Label -> MRR, HR@10 and NDCG@10 (fractions) of a group's users, means over them and over seeds.
+
+    `ranks` int [U], or [seeds, U]; None where no user of the group has a rank.
+    """
+    ranks = np.atleast_2d(ranks)
     per_user = {"MRR": reciprocal_rank(ranks), "HR@10": hit_rate(ranks, 10), "NDCG@10": ndcg(ranks, 10)}
-    ranked = ranks > UNDEFINED
+    ranked = (ranks > UNDEFINED).all(axis=0)
+    means = {name: values.mean(axis=0) for name, values in per_user.items()}
     return {
-        label: {
-            name: float(values[members & ranked].mean()) if (members & ranked).any() else None
-            for name, values in per_user.items()
-        }
-        for label, members in groups.items()
+        label: {name: float(values[chosen].mean()) if chosen.any() else None for name, values in means.items()}
+        for label, chosen in ((label, members & ranked) for label, members in groups.items())
     }
 
 
-def cold_groups(model_directory: str | Path) -> dict[str, list[dict]]:
-    """The groups of one evaluated model, by history length and by the target's popularity.
+def cold_groups(models: list[Path]) -> dict[str, list[dict]]:
+    """The groups of evaluated models that are seeds of one, by history length and by the target's popularity.
 
     Returns {"history": [{"group": "1-2", "users": n, "sampled": {...}, "full": {...}}, ...], "popularity": [...]}, "full" only
-    where it was evaluated. Raises InputError when the test evaluation or its data are missing, or the data are others by now.
+    where it was evaluated. Raises InputError when a test evaluation or its data are missing, the data are others by now, or the
+    seeds were not evaluated in the same way.
     """
-    evaluation = Path(model_directory) / "evaluation-test"
-    sequences, offsets = _read_sequences(evaluation)
-    with np.load(evaluation / "ranks.npz", allow_pickle=False) as arrays:
-        ranks = {name: arrays[name] for name in RANKINGS if name in arrays}
-    kinds = {
-        "history": history_groups(np.diff(offsets) - 1),
-        "popularity": popularity_groups(target_counts(sequences, offsets)),
-    }
+    read = [read_evaluation(model) for model in models]
+    if len({(digest, *ranks) for digest, _, ranks in read}) != 1:
+        raise InputError(f"{', '.join(map(str, models)) or 'no seed'}: not evaluated on the same users and in the same way")
+    data, ranks = read[0][1], {name: np.stack([found[name] for _, _, found in read]) for name in read[0][2]}
+    with np.load(data / "sequences.npz", allow_pickle=False) as arrays:
+        items, offsets = arrays["items"], arrays["offsets"]
+    kinds = {"history": history_groups(np.diff(offsets) - 1), "popularity": popularity_groups(target_counts(items, offsets))}
     return {kind: _entries(ranks, groups) for kind, groups in kinds.items()}
 
 
-def _read_sequences(evaluation: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Items int [E] of the users back to back, and where each user's begin, int [U + 1], of the data that were evaluated."""
-    recorded = read_manifest(evaluation, "evaluate")["inputs"]["data"]
-    data = input_directory(evaluation, "data")
-    if read_manifest(data, "data")["digest"] != recorded["digest"]:
+def read_evaluation(model: str | Path) -> tuple[str, Path, dict[str, np.ndarray]]:
+    """Digest and directory of the data that a model was evaluated on, and its ranks, int [U] for each way of ranking.
+
+    Raises InputError when there is no test evaluation, or the data are others by now.
+    """
+    evaluation = Path(model) / "evaluation-test"
+    digest, data = read_manifest(evaluation, "evaluate")["inputs"]["data"]["digest"], input_directory(evaluation, "data")
+    if read_manifest(data, "data")["digest"] != digest:
         raise InputError(f"{data}: not the data that {evaluation} was made with; evaluate the model again")
-    with np.load(data / "sequences.npz", allow_pickle=False) as arrays:
-        return arrays["items"], arrays["offsets"]
+    with np.load(evaluation / "ranks.npz", allow_pickle=False) as arrays:
+        return digest, data, {name: arrays[name] for name in RANKINGS if name in arrays}
 
 
 def target_counts(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -96,32 +101,3 @@ def _entries(ranks: dict[str, np.ndarray], groups: Groups) -> list[dict]:
         {"group": label, "users": int(members.sum())} | {ranking: by_label[label] for ranking, by_label in measured.items()}
         for label, members in groups.items()
     ]
-
-
-def mean_over_seeds(seeds: list[dict]) -> dict[str, list[dict]]:
-    """The means of what `cold_groups` returned for each seed, in the same form.
-
-    Raises InputError when there is none, or the seeds differ in their groups, users or rankings.
-    """
-    if not seeds:
-        raise InputError("no seed to take the mean of")
-    shapes = [
-        {kind: [(entry["group"], entry["users"], *sorted(entry)) for entry in seed[kind]] for kind in seed} for seed in seeds
-    ]
-    if any(shape != shapes[0] for shape in shapes):
-        raise InputError("the seeds were not evaluated on the same users and in the same way")
-    return {kind: [_mean_entry(entries) for entries in zip(*(seed[kind] for seed in seeds))] for kind in seeds[0]}
-
-
-def _mean_entry(entries: tuple[dict, ...]) -> dict:
-    """One group over the seeds; an empty one stays without metrics."""
-    first = entries[0]
-    means = {
-        ranking: {
-            name: None if value is None else float(np.mean([entry[ranking][name] for entry in entries]))
-            for name, value in first[ranking].items()
-        }
-        for ranking in RANKINGS
-        if ranking in first
-    }
-    return {"group": first["group"], "users": first["users"]} | means

@@ -24,6 +24,7 @@ def efficiency_tables(summary: dict) -> list[Table]:
     """What the benchmark measured: speed-ups, memory, parameters, and the hours of Tables 5, 7 and 8."""
     benchmark = summary["benchmark"]
     builders = {"encoding": speed_table, "models": ratio_table, "memory_mib": memory_table, "parameters": parameter_table}
+    builders |= {"shares": share_table, "precision": precision_table}
     found = [build(summary) for part, build in builders.items() if part in benchmark]
     return found + (hours_tables(summary) if "tables" in benchmark else [])
 
@@ -37,10 +38,18 @@ def speed_table(summary: dict) -> Table:
     rows = []
     for mode, entry in entries:
         (slow, slow_seconds), (fast, fast_seconds) = entry["seconds"].items()
-        speed = [shown(entry[name], ".2f") for name in ("speedup", "predicted")]
+        speed = [shown(entry[name], ".2f") for name in ("speedup", "predicted", "utilisation")]
         rows.append([mode, slow, number(slow_seconds), fast, number(fast_seconds), *speed])
-    header = ["Pass", "Side", "Seconds per batch", "Other side", "Its seconds per batch", "Speed-up", "Predicted"]
-    note = f"Predicted: ratio of the arithmetic. Measured on {benchmark['environment']['device']}, {benchmark['lengths']}."
+    header = ["Pass", "Side", "Seconds per batch", "Other side", "Its seconds per batch", "Speed-up", "Predicted", "Utilisation"]
+    tokens, encoding = benchmark["encoding"]["tokens"], benchmark["encoding"]
+    note = (
+        "Predicted: ratio of the arithmetic. Utilisation: of the rate of a large matrix product "
+        f"({encoding['matrix_product_gflops']:.0f} GFLOP/s), by the faster side. Tokens per row: "
+        f"reference {tokens['reference_first_layer_per_row']:.1f}, exact {tokens['exact_first_layer_per_row']:.1f} (last layer "
+        f"{tokens['exact_last_layer_per_row']:.1f}), least possible {tokens['minimum_per_row']:.1f}, at "
+        f"{tokens['mean_history']:.1f} items a row. Largest difference between user vectors: {encoding['max_abs_diff']:.1e}. "
+        f"Measured on {benchmark['environment']['device']}, {benchmark['lengths']}."
+    )
     return Table(subject(summary), "speed", header, rows, note, file="speed")
 
 
@@ -63,8 +72,8 @@ def ratio_table(summary: dict) -> Table:
     ):
         rows.append([name, *(shown(value, ".1f") for value in (theirs, counts["E4SRec"][key] / counts["SLMRec"][key], None))])
     header = [f"{models['baseline']} over {exact}", "paper (E4SRec_32)", "Measured here", "Predicted by the token counts"]
-    measured = summary["benchmark"]
-    note = f"Measured on {measured['environment']['device']}, {measured['lengths']}, sides in turn in one run."
+    device, lengths = summary["benchmark"]["environment"]["device"], summary["benchmark"]["lengths"]
+    note = f"Measured on {device}, {lengths}, sides in turn in one run."
     return Table(subject(summary), "ratios of Table 5", header, rows, note, file="ratios")
 
 
@@ -78,6 +87,31 @@ def parameter_table(summary: dict) -> Table:
     counts = summary["benchmark"]["parameters"]
     rows = [[name, number(entry["parameters"]), number(entry["trained_parameters"])] for name, entry in counts.items()]
     return Table(subject(summary), "parameters", ["Model", "Parameters", "Trained"], rows, file="parameters")
+
+
+def share_table(summary: dict) -> Table:
+    """Where the time of a training step and of ranking goes, with exact encoding."""
+    training, ranking = (summary["benchmark"]["shares"][part] for part in ("training", "ranking"))
+    users = ranking["users"]
+    rows = [
+        ["training step", name, shown(share, ".3f"), number(training["seconds"][name])]
+        for name, share in training["share"].items()
+    ]
+    for name, share in ranking["share"].items():
+        rows.append([f"ranking {users:,} users", name, shown(share, ".3f"), number(ranking["seconds_per_user"][name] * users)])
+    return Table(subject(summary), "shares of time", ["Of", "Part", "Share", "Seconds"], rows, file="shares")
+
+
+def precision_table(summary: dict) -> Table:
+    """float32 against bf16, with exact encoding."""
+    part = summary["benchmark"]["precision"]
+    rates = part["matrix_product_gflops"]
+    rows = [
+        [mode, *map(number, part[mode]["seconds"].values()), number(part[mode]["bf16_speedup"])] for mode in ("forward", "train")
+    ]
+    rows.append(["matrix products, GFLOP/s", number(rates["fp32"]), number(rates["bf16"]), number(rates["bf16"] / rates["fp32"])])
+    note = f"Seconds, but for the last row. Relative difference of the user vectors: {part['relative_difference']:.1e}."
+    return Table(subject(summary), "precision", ["Pass", "fp32", "bf16", "bf16 over fp32"], rows, note, file="precision")
 
 
 def hours_tables(summary: dict) -> list[Table]:

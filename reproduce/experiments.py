@@ -27,6 +27,9 @@ class Model:
         layers: of its decoder; None for a conventional model.
         teacher: name of the model that a student learns from; "online" for one that is trained along.
         flags: of its stage, those that make it differ from the stage's defaults.
+        encoder: name of a conventional model in the registry, where it is not `name`.
+        text: the text vectors that a conventional model is given, a name in TEXTS.
+        reads: the conventional model whose item embeddings an E-LLMRec reads; by another one than SASRec it is guided too.
         width: of the random backbone it is trained on, where that is not the run's.
         x: what a curve plots it over.
         paper: the row of the paper's tables that it repeats: a method of Tables 2 and 3, or loss terms of Tables 4 and 9.
@@ -39,6 +42,9 @@ class Model:
     layers: int | None = None
     teacher: str = ""
     flags: str = ""
+    encoder: str = ""
+    text: str = ""
+    reads: str = "sasrec"
     width: int | None = None
     x: int | None = None
     paper: str | tuple[str, ...] = ""
@@ -151,16 +157,27 @@ KD_KINDS = [  # the weights are our choice
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
-TITLES = [  # TF-IDF unless said; the models that read embeddings are guided by SASRec from titles, whose table they read
-    Model("nearest", "Nearest title, nothing trained", "encoder", flags="--model nearest --text_exponent 1"),
+TEXTS = {"text": "", "text_minilm": "--encoder minilm"}  # directory of text vectors -> flags of embed_titles.py
+TITLED = (
+    "--start passing --user_length 11 --item_dropout 0.1 --learning_rate 0.001"  # our choice; docs/titles.md has what was tried
+)
+TITLES = [  # TF-IDF unless said
+    Model("nearest", "Nearest title, nothing trained", "encoder", text="text", flags="--text_exponent 1"),
     Model("sasrec", "SASRec", "encoder"),
-    Model("sasrec_shuffled", "SASRec from shuffled titles", "encoder", flags="--text_control shuffled"),
-    Model("sasrec_gaussian", "SASRec from noise", "encoder", flags="--text_control gaussian"),
-    Model("sasrec_text", "SASRec from titles", "encoder"),
-    Model("sasrec_minilm", "SASRec from titles (MiniLM)", "encoder", optional=True),
-    Model("duorec_text", "DuoRec from titles", "encoder", flags="--model duorec", optional=True),
-    Model("e4srec_8_text", "E4SRec_8 on it, guided", "finetune", 8, optional=True),
-    Model("slmrec_4_8_text", "SLMRec_4<-8 on it, guided", "distill", 4, "e4srec_8_text", optional=True),
+    Model(
+        "sasrec_shuffled",
+        "SASRec from shuffled titles",
+        "encoder",
+        encoder="sasrec",
+        text="text",
+        flags="--text_control shuffled",
+    ),
+    Model("sasrec_gaussian", "SASRec from noise", "encoder", encoder="sasrec", text="text", flags="--text_control gaussian"),
+    Model("sasrec_text", "SASRec from titles", "encoder", encoder="sasrec", text="text"),
+    Model("sasrec_minilm", "SASRec from titles (MiniLM)", "encoder", encoder="sasrec", text="text_minilm", optional=True),
+    Model("duorec_text", "DuoRec from titles", "encoder", encoder="duorec", text="text", optional=True),
+    Model("e4srec_8_text", "E4SRec_8 on it, guided", "finetune", 8, flags=TITLED, reads="sasrec_text", optional=True),
+    slmrec("slmrec_4_8_text", "SLMRec_4<-8 on it, guided", TITLED, teacher="e4srec_8_text", reads="sasrec_text", optional=True),
 ]
 
 

@@ -15,13 +15,15 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy.stats import ttest_1samp
 
-from reproduce.cold import RANKINGS, group_metrics, history_groups, popularity_groups, target_counts
-from slmrec.artifacts import input_directory, read_manifest, write_json
+from reproduce.cold import group_metrics, history_groups, popularity_groups, read_evaluation, target_counts
+from reproduce.summary import RANKINGS
+from slmrec.artifacts import read_manifest, write_json
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import reciprocal_rank
 
 NEAR_DUPLICATE = 0.9  # cosine of two titles' vectors from which on they say nearly the same
+SHOWN = "sampled"  # ranking that is printed
 Kinds = dict[str, dict[str, np.ndarray]]
 
 
@@ -59,34 +61,6 @@ def groups_of(items: np.ndarray, offsets: np.ndarray, vectors: np.ndarray | None
     return kinds
 
 
-def read_evaluation(model: str) -> tuple[Path, dict[str, np.ndarray]]:
-    """The data that a model was evaluated on, and its ranks, int [U] for each way of ranking."""
-    evaluation = Path(model) / "evaluation-test"
-    read_manifest(evaluation, "evaluate")
-    with np.load(evaluation / "ranks.npz", allow_pickle=False) as arrays:
-        return input_directory(evaluation, "data"), {name: arrays[name] for name in RANKINGS if name in arrays}
-
-
-def mean_metrics(seeds: list[dict[str, np.ndarray]], groups: dict[str, np.ndarray]) -> dict:
-    """Label -> ranking -> metric, averaged over seeds; None where a group is empty."""
-    found = [{ranking: group_metrics(ranks, groups) for ranking, ranks in seed.items()} for seed in seeds]
-    return {
-        label: {
-            ranking: {
-                metric: None if value is None else float(np.mean([seed[ranking][label][metric] for seed in found]))
-                for metric, value in found[0][ranking][label].items()
-            }
-            for ranking in found[0]
-        }
-        for label in groups
-    }
-
-
-def user_means(side: list[tuple[Path, dict]], ranking: str) -> np.ndarray:
-    """Each user's reciprocal rank, averaged over seeds, float64 [U]."""
-    return np.mean([reciprocal_rank(ranks[ranking]) for _, ranks in side], axis=0)
-
-
 def p_value(differences: np.ndarray) -> float | None:
     """Of a paired two-sided t-test over the users of a group; None where there are too few, or all differ alike."""
     return float(ttest_1samp(differences, 0).pvalue) if len(differences) > 1 and np.ptp(differences) else None
@@ -98,10 +72,9 @@ def compare(models: list[str], against: list[str], text: str | None) -> list[dic
     Raises InputError where they ranked different data.
     """
     sides = [[read_evaluation(model) for model in side] for side in (models, against)]
-    digests = {read_manifest(data, "data")["digest"] for side in sides for data, _ in side}
-    if len(digests) > 1:
+    if len({digest for side in sides for digest, _, _ in side}) > 1:
         raise InputError("the models were evaluated on different data")
-    data = sides[0][0][0]
+    data = sides[0][0][1]
     with np.load(data / "sequences.npz", allow_pickle=False) as arrays:
         items, offsets = arrays["items"], arrays["offsets"]
     vectors = None
@@ -109,11 +82,14 @@ def compare(models: list[str], against: list[str], text: str | None) -> list[dic
         if read_manifest(text, "text")["item_map"] != read_manifest(data)["item_map"]:
             raise InputError(f"{text} and {data} do not number the same items")
         vectors = load_file(Path(text) / "text_vectors.safetensors")["text_vector"]
-    rankings = set.intersection(*(set(ranks) for side in sides for _, ranks in side))
-    differences = {ranking: np.subtract(*(user_means(side, ranking) for side in sides)) for ranking in sorted(rankings)}  # [U]
+    rankings = [name for name in RANKINGS if all(name in ranks for side in sides for _, _, ranks in side)]
+    stacked = [{name: np.stack([ranks[name] for _, _, ranks in side]) for name in rankings} for side in sides]  # [seeds, U]
+    means = [{name: reciprocal_rank(ranks).mean(axis=0) for name, ranks in side.items()} for side in stacked]  # [U]
+    differences = {name: means[0][name] - means[1][name] for name in rankings}
     entries = []
     for kind, groups in groups_of(items, offsets, vectors).items():
-        ours, theirs = (mean_metrics([ranks for _, ranks in side], groups) for side in sides)
+        measured = [{name: group_metrics(ranks, groups) for name, ranks in side.items()} for side in stacked]
+        ours, theirs = ({label: {name: found[name][label] for name in found} for label in groups} for found in measured)
         entries += [
             {"kind": kind, "group": label, "users": int(members.sum()), "model": ours[label], "against": theirs[label]}
             | {"p_value": {ranking: p_value(difference[members]) for ranking, difference in differences.items()}}
@@ -139,13 +115,11 @@ def main(argv: list[str] | None = None) -> None:
     sides = {"models": len(arguments.models), "against": len(arguments.against)}
     names = {"model": Path(arguments.models[0]).name, "against": Path(arguments.against[0]).name}
     write_json(Path(arguments.output), {"experiment": "gains", **names, "seeds": sides, "groups": entries})
-    print(
-        f"{'group':<48}{'users':>7}{names['model'][:14]:>16}{names['against'][:14]:>16}{'p':>9}   MRR in percent, {RANKINGS[0]}"
-    )
+    print(f"{'group':<48}{'users':>7}{names['model'][:14]:>16}{names['against'][:14]:>16}{'p':>9}   MRR in percent, {SHOWN}")
     for entry in entries:
-        values = [entry[side].get(RANKINGS[0], {}).get("MRR") for side in ("model", "against")]
+        values = [entry[side].get(SHOWN, {}).get("MRR") for side in ("model", "against")]
         shown = "".join(f"{'-' if value is None else format(100 * value, '.2f'):>16}" for value in values)
-        found = entry["p_value"].get(RANKINGS[0])
+        found = entry["p_value"].get(SHOWN)
         chance = "-" if found is None else f"{found:.3f}"
         print(f"{entry['kind'] + ': ' + entry['group']:<48}{entry['users']:>7}{shown}{chance:>9}")
 

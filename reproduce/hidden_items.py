@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reproduce.cold import RANKINGS, group_metrics
+from reproduce.cold import group_metrics
 from reproduce.hide_items import HIDDEN
+from reproduce.summary import RANKINGS
 from slmrec.artifacts import input_directory, read_json, read_manifest, write_json
 from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import load_dataset

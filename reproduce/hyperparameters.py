@@ -43,21 +43,26 @@ def _value(text: str) -> float | str:
         return SAME.get(text, text)
 
 
-def script_values(dataset: str, root: Path) -> dict[str, str]:
-    """Our value of every line of Table 6, as text; `DATASET=<dataset>` selects it in `root`/hyperparameters.sh.
+def shell_values(dataset: str, names: list[str], root: Path, environment: dict[str, str]) -> dict[str, str]:
+    """What `DATASET=<dataset>` makes of these variables of `root`/hyperparameters.sh, which the environment overrides.
 
     Raises InputError when the script is missing, fails, or does not set one of them.
     """
     script = Path(root) / SCRIPT
     if not script.is_file():
         raise InputError(f"{script}: no such file")
-    wanted = [name.upper() for name in SHELL]
-    environment = {name: value for name, value in os.environ.items() if name not in wanted} | {"DATASET": dataset}
-    command = ["bash", "-c", PRINT_VARIABLES, "bash", str(script), *wanted]
-    outcome = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = ["bash", "-c", PRINT_VARIABLES, "bash", str(script), *names]
+    outcome = subprocess.run(command, env=environment | {"DATASET": dataset}, capture_output=True, text=True, check=False)
     if outcome.returncode:
         raise InputError(f"{script}: {' '.join(outcome.stderr.split())}")
-    values = dict(zip(SHELL, outcome.stdout.splitlines(), strict=True))
+    return dict(zip(names, outcome.stdout.splitlines(), strict=True))
+
+
+def script_values(dataset: str, root: Path) -> dict[str, str]:
+    """Our value of every line of Table 6, as text, whatever the environment overrides."""
+    wanted = [name.upper() for name in SHELL]
+    environment = {name: value for name, value in os.environ.items() if name not in (*wanted, "BASE_MODEL")}
+    values = dict(zip(SHELL, shell_values(dataset, wanted, root, environment).values(), strict=True))
     return values | TRAINER | {"eval_steps": values["save_steps"]}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reproduce.cold import cold_groups, mean_over_seeds
+from reproduce.cold import cold_groups
 from reproduce.comparison import training_seconds
 from reproduce.experiments import ENCODER_LABELS, EXPERIMENTS, Backbone, Model, models_of, run_command
 from reproduce.regimes import regimes
@@ -222,8 +222,7 @@ def cold_summary(runs: Runs, experiment: str) -> dict | None:
         there = runs.evaluated(model.name)
         missing += [run | {"model": model.label} for run in runs.missing(experiment, runs.seeds.keys() - there)]
         if there:
-            groups = mean_over_seeds([cold_groups(directory) for directory in there.values()])
-            models.append({"name": model.name, "label": model.label, "groups": groups})
+            models.append({"name": model.name, "label": model.label, "groups": cold_groups(list(there.values()))})
     return runs.header(experiment) | {"models": models, "missing": missing} if models else None
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from slmrec.artifacts import git_state, library_versions, write_json
+from slmrec.checks import seed_in_range
 from slmrec.command_line import parse_arguments
-from slmrec.errors import InputError
 
 STACKS = [(layers, tokens, width) for tokens, width in ((12, 16), (99, 128)) for layers in (1, 4, 8, 32)]
 STEP, PRINTED_STEP = 0.5, 1.0
@@ -82,17 +82,10 @@ def measure(seed: int, layers: int, tokens: int, width: int) -> dict:
     attention = causal_attention(rng, layers, tokens)
     states = layer_outputs(attention, rng.normal(size=(tokens, width)))
     by_mu = {str(mu): proposition_2_error(attention, states, mu) for mu in MU}
-    return {
-        "layers": layers,
-        "tokens": tokens,
-        "width": width,
-        "step": STEP,
-        "proposition_1_error": proposition_1_error(attention, states, STEP),
-        "printed_step": PRINTED_STEP,
-        "proposition_1_error_printed_step": proposition_1_error(attention, states, PRINTED_STEP),
-        "proposition_2_error": max(by_mu.values()),
-        "proposition_2_error_by_mu": by_mu,
-    }
+    found = {"layers": layers, "tokens": tokens, "width": width, "step": STEP, "printed_step": PRINTED_STEP}
+    found["proposition_1_error"] = proposition_1_error(attention, states, STEP)
+    found["proposition_1_error_printed_step"] = proposition_1_error(attention, states, PRINTED_STEP)
+    return found | {"proposition_2_error": max(by_mu.values()), "proposition_2_error_by_mu": by_mu}
 
 
 @dataclass
@@ -103,36 +96,20 @@ class TheoryArguments:
     seed: int = field(default=0, metadata={"help": "of the attention logits and the embeddings"})
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: must not be negative")
-
-
-def summary(seed: int) -> dict:
-    """The errors of every stack, whether the propositions hold within the tolerance, and what computed them."""
-    stacks = [measure(seed, *size) for size in STACKS]
-    largest = max(stack[name] for stack in stacks for name in ("proposition_1_error", "proposition_2_error"))
-    return {
-        "experiment": "theory",
-        "seed": seed,
-        "stacks": stacks,
-        "tolerance": TOLERANCE,
-        "largest_error": largest,
-        "holds": largest < TOLERANCE,
-        "command": f"python -m reproduce.theory --seed {seed}",
-        **git_state(),
-        "libraries": {name: version for name, version in library_versions().items() if name in ("python", "numpy")},
-    }
+        seed_in_range("seed", self.seed)
 
 
 def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(TheoryArguments, argv, description=__doc__)
-    found = summary(arguments.seed)
+    stacks = [measure(arguments.seed, *size) for size in STACKS]
+    largest = max(stack[name] for stack in stacks for name in ("proposition_1_error", "proposition_2_error"))
+    found = {"experiment": "theory", "seed": arguments.seed, "stacks": stacks, "tolerance": TOLERANCE, "largest_error": largest}
+    found |= {"holds": largest < TOLERANCE, "command": f"python -m reproduce.theory --seed {arguments.seed}", **git_state()}
+    found["libraries"] = {name: version for name, version in library_versions().items() if name in ("python", "numpy")}
     Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(arguments.output), found)
-    printed = min(stack["proposition_1_error_printed_step"] for stack in found["stacks"])
-    print(
-        f"Propositions 1 (step 1/2) and 2: largest relative error {found['largest_error']:.1e} over {len(found['stacks'])} stacks"
-    )
+    printed = min(stack["proposition_1_error_printed_step"] for stack in stacks)
+    print(f"Propositions 1 (step 1/2) and 2: largest relative error {largest:.1e} over {len(stacks)} stacks")
     print(f"Proposition 1 with step size 1, as printed: relative error at least {printed:.2f}")
     print(f"Written to {arguments.output}")
     if not found["holds"]:

@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [
-    path for path in [*ROOT.glob("*.sh"), *ROOT.glob("datasets/*.sh")] if path.name not in ("run_tables.sh", "experiments.sh")
-]
+SCRIPTS = [*ROOT.glob("*.sh"), *ROOT.glob("datasets/*.sh")]
 PYTHON = Path(sys.executable).parent
 
 
@@ -232,8 +230,6 @@ FILLED = {"files", "PLAN", "FROM", "LLM", "STAGE_FLAGS", "DISTILLATION_FLAGS"}  
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_old_shells_understand_the_scripts(script):
-    if script.name == "common_options.sh":
-        pytest.skip("goes with run_tables.sh")
     text = re.sub(r"(^|\s)#.*", r"\1", script.read_text(encoding="utf-8"))
     assert not [what for what, pattern in NEWER.items() if re.search(pattern, text)]
     unguarded = set(re.findall(r'"\$\{(\w+)\[@\]', re.sub(r'\$\{(\w+)\[@\]\+"\$\{\1\[@\]\}"\}', "", text)))

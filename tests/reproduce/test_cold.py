@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from reproduce.cold import cold_groups, group_metrics, history_groups, mean_over_seeds, popularity_groups, target_counts
+from reproduce.cold import cold_groups, group_metrics, history_groups, popularity_groups, target_counts
 from slmrec.artifacts import Stage, stage_input
 from slmrec.errors import InputError
 
@@ -67,7 +67,7 @@ def test_targets_are_counted_in_the_training_parts():
 
 
 def test_groups_of_an_evaluated_model(model):
-    groups = cold_groups(model)
+    groups = cold_groups([model])
     history = {entry["group"]: entry for entry in groups["history"]}
     assert [(entry["group"], entry["users"]) for entry in groups["history"]] == [
         ("1-2", 1),
@@ -97,7 +97,7 @@ def test_groups_of_an_evaluated_model(model):
 
 def test_without_full_ranking_there_is_none(tmp_path):
     model = write_evaluation(tmp_path / "model", write_data(tmp_path / "data"), sampled=SAMPLED)
-    assert {tuple(entry) for entry in cold_groups(model)["history"]} == {("group", "users", "sampled")}
+    assert {tuple(entry) for entry in cold_groups([model])["history"]} == {("group", "users", "sampled")}
 
 
 def test_data_that_changed_since_are_refused(model):
@@ -105,17 +105,17 @@ def test_data_that_changed_since_are_refused(model):
     with stage:
         pass
     with pytest.raises(InputError, match="not the data that .* was made with"):
-        cold_groups(model)
+        cold_groups([model])
 
 
 def test_a_model_that_was_not_evaluated_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="evaluation-test: no such directory"):
-        cold_groups(tmp_path)
+        cold_groups([tmp_path])
 
 
 def test_mean_over_seeds_by_hand(model, tmp_path):
     other = write_evaluation(tmp_path / "other", model.parent / "data", sampled=[2, 2, 12, 4, 3], full=FULL)
-    mean = mean_over_seeds([cold_groups(model), cold_groups(other)])
+    mean = cold_groups([model, other])
     assert mean["history"][0] == {
         "group": "1-2",
         "users": 1,
@@ -123,7 +123,6 @@ def test_mean_over_seeds_by_hand(model, tmp_path):
         "full": {"MRR": 0.5, "HR@10": 1, "NDCG@10": pytest.approx(1 / math.log2(3))},
     }
     assert mean["history"][2] == {"group": "5-9", "users": 0, "sampled": EMPTY, "full": EMPTY}
-    assert mean_over_seeds([cold_groups(model)]) == cold_groups(model)
 
 
 def test_seeds_that_do_not_fit_together_are_refused(model, tmp_path):
@@ -131,6 +130,6 @@ def test_seeds_that_do_not_fit_together_are_refused(model, tmp_path):
     partial = write_evaluation(tmp_path / "partial", model.parent / "data", sampled=SAMPLED)
     for other in (unlike, partial):
         with pytest.raises(InputError, match="not evaluated on the same users"):
-            mean_over_seeds([cold_groups(model), cold_groups(other)])
+            cold_groups([model, other])
     with pytest.raises(InputError, match="no seed"):
-        mean_over_seeds([])
+        cold_groups([])

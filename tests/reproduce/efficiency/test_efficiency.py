@@ -279,7 +279,15 @@ def test_a_whole_run(tmp_path, capsys):
     assert result["environment"]["command"].startswith("python -m reproduce.efficiency --hidden_size 32")
     assert plot.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    for words in ("Reference against exact", "SLMRec_2<-2 exact, cached teacher", "Table 5", "Table 7", "Table 8"):
+    for words in (
+        "Tokens per row: reference",
+        "shares of time",
+        "precision",
+        "SLMRec_2<-2 exact, cached teacher",
+        "Table 5",
+        "Table 7",
+        "Table 8",
+    ):
         assert words in printed
     assert printed.startswith("Users: invented")
     assert ("times are rough" in printed) == (result["processor_share"] < 0.9)
