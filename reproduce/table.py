@@ -7,6 +7,7 @@ stands in a column whose name begins with "paper"; only data sets that the paper
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,17 +88,26 @@ class Table:
 # -- formats ------------------------------------------------------------------------------------------------------------------
 
 
+# What Markdown takes for more than a character: marks of emphasis, code, links and tables, and the beginning of an HTML tag
+MARKS = re.compile(r"[\\`*\[\]|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)")
+
+
+def escaped(text: str) -> str:
+    """A name, which may come from anywhere, as Markdown that shows it as it is, in one line."""
+    return MARKS.sub(lambda mark: "\\" + mark.group(), " ".join(text.split()))
+
+
 def markdown_rows(header: list[str], rows: list[list[str]]) -> list[str]:
     """The lines of a GitHub table; short rows are filled up with empty cells."""
     filled = [row + [""] * (len(header) - len(row)) for row in rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [header, *filled]]
+    lines = ["| " + " | ".join(map(escaped, row)) + " |" for row in [header, *filled]]
     return [lines[0], "|" + "---|" * len(header), *lines[1:]]
 
 
 def to_markdown(table: Table) -> str:
     """Title, GitHub table and note."""
     note = ["", table.note] if table.note else []
-    return "\n".join([f"**{table.title}**", "", *markdown_rows(table.header, table.rows), *note, ""])
+    return "\n".join([f"**{escaped(table.title)}**", "", *markdown_rows(table.header, table.rows), *note, ""])
 
 
 def to_text(header: list[str], rows: list[list[str]]) -> str:

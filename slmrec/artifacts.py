@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from slmrec import progress
-from slmrec.errors import InputError
+from slmrec.errors import InputError, place
 from slmrec.files import (  # noqa: F401  (the names that stages use, in one place)
     file_sha256,
     json_sha256,
@@ -217,8 +217,7 @@ class Stage:
 
     def _give_up(self, error: BaseException) -> None:
         """Leave nothing half-written, but checkpoints to go on from; a killed process is handled by the next `__enter__`."""
-        if isinstance(error, OSError) and error.filename is None:  # a full disk says so without a name
-            error.filename = str(self.path)
+        place(error, self.path)
         if not (self.resumable and any(self.path.glob("checkpoint*"))):
             try:
                 remove_stage(self.path)

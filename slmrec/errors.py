@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -47,6 +48,8 @@ def in_one_line(error: BaseException) -> str | None:
         return _presentable(str(error))
     if isinstance(error, OSError):
         return _presentable(of_the_system(error))
+    if _of_a_library(error):
+        return _presentable(f"{getattr(error, 'place', 'a file')}: {_of_a_library(error)}")
     if isinstance(error, MemoryError) or _torch_lacks_memory(error):
         return NO_MEMORY
     return None
@@ -54,11 +57,11 @@ def in_one_line(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def naming(path: object) -> Iterator[None]:
-    """Gives an OSError of the body that names no file (a full disk does not) the name of the one that it is about."""
+    """Tells errors of the body that name no file which one they are about."""
     try:
         yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
+    except Exception as error:
+        place(error, path)
         raise
 
 
@@ -67,6 +70,24 @@ def of_the_system(error: OSError) -> str:
     reason = SYSTEM.get(error.errno or 0) or error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
     name = error.filename2 or error.filename
     return reason if name is None else f"{name.decode(errors='replace') if isinstance(name, bytes) else name}: {reason}"
+
+
+def _of_a_library(error: BaseException) -> str | None:
+    """What the system said to a library that has errors of its own: those in Rust quote its number, torch's writer hides it."""
+    quoted = re.search(r"\(os error (\d+)\)", str(error))
+    if quoted:
+        return SYSTEM.get(int(quoted[1]), os.strerror(int(quoted[1])))
+    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "inline_container.cc" in str(error)):
+        return "could not be written whole, most likely because its disk is full; make room and start again"
+    return None
+
+
+def place(error: BaseException, path: object) -> None:
+    """Tell an error that names no file, as that of a full disk does, which one it is about."""
+    if isinstance(error, OSError):
+        error.filename = error.filename or str(path)
+    else:
+        error.place = getattr(error, "place", str(path))  # type: ignore[attr-defined]
 
 
 def _torch_lacks_memory(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slmrec.errors import InputError
+from slmrec.errors import InputError, naming
 
 HASHED: dict[tuple, str] = {}  # (path, inode, size, times) -> sha256: one command opens the same directory several times
 
@@ -73,14 +73,15 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name to write to; the file gets its own name when the body ends without an error."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        synchronise(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    synchronise(path.parent)
+    with naming(path):
+        try:
+            yield temporary
+            synchronise(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        synchronise(path.parent)
 
 
 def is_temporary(path: Path) -> bool:

@@ -77,3 +77,22 @@ def test_a_nameless_error_gets_the_name_of_what_was_written():
     with pytest.raises(OSError) as error, naming("out"):
         raise OSError(errno.EACCES, "Permission denied", "other")
     assert in_one_line(error.value).startswith("other: ")
+
+
+class SafetensorLike(Exception):
+    """Libraries in Rust have errors of their own."""
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (SafetensorLike("I/O error: No space left on device (os error 28)"), "no space is left on its disk"),
+        (SafetensorLike("Permission denied (os error 13)"), "no permission"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "could not be written whole"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "could not be written whole"),
+    ],
+)
+def test_what_the_system_says_to_libraries_is_one_line_too(capsys, error, said):
+    with pytest.raises(type(error)), naming("out/weights"):
+        raise error
+    assert in_one_line(error).startswith(f"out/weights: {said}")

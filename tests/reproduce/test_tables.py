@@ -9,7 +9,7 @@ import pytest
 from reproduce import efficiency_tables, model_tables, published, tables
 from reproduce.experiments import paper_rows
 from reproduce.hyperparameters import Line
-from reproduce.table import Cell, Table, to_markdown, to_text, write_tables
+from reproduce.table import Cell, Table, markdown_rows, to_markdown, to_text, write_tables
 
 COMMAND = "bash run_tables.sh main scientific --seeds 2"
 SPEED = {"seconds": {"reference": 6.0, "exact": 1.5}, "speedup": 4.0, "predicted": 4.25, "utilisation": 0.5}
@@ -444,3 +444,19 @@ def test_synthetic_data_are_named_in_every_title():
     for summary in (model_summary(synthetic=True), cold_summary() | {"synthetic": True}):
         assert all(table.title.startswith("SYNTHETIC data: ") for table in tables.tables(summary))
     assert "SYNTHETIC" not in tables.tables(model_summary())[0].title
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("a|b", r"a\|b"),
+        ("<script>alert(1)</script>", r"\<script>alert(1)\</script>"),
+        ("*bold* _sly_ `code` [link](x)", r"\*bold\* \_sly\_ \`code\` \[link\](x)"),
+        ("two\nlines\r\n| more |", r"two lines \| more \|"),
+        ("back\\slash", r"back\\slash"),
+        ("SLMRec_4<-8 online, p < 0.05, e4srec_8", "SLMRec_4<-8 online, p < 0.05, e4srec_8"),
+    ],
+)
+def test_names_are_shown_as_they_are(name, shown):
+    assert markdown_rows([name], [[name]]) == [f"| {shown} |", "|---|", f"| {shown} |"]
+    assert to_markdown(Table(name, "", ["x"], [["y"]], "")).startswith(f"**{shown}")

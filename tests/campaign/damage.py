@@ -1,0 +1,77 @@
+"""Damage to what stages left: a bit, a half, zeros ... of any file that the next stage may open."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.campaign.processes import run, state_of
+from tests.campaign.stages import Inputs
+from tests.campaign.tally import Tally
+
+READS = {  # the directories that each stage opens
+    "encoder": ("data",),
+    "embeddings": ("encoder",),
+    "text": ("data",),
+    "teacher": ("data", "embeddings", "backbone"),
+    "student": ("teacher", "data", "embeddings"),
+    "evaluation": ("teacher", "data"),
+    "export": ("teacher", "data"),
+}
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "a bit": lambda content, draw: _bit(content, draw),
+    "cut": lambda content, draw: content[: draw.randrange(len(content))],
+    "zeros": lambda content, draw: bytes(len(content)),
+    "a block of zeros": lambda content, draw: (
+        content[: len(content) // 3] + bytes(len(content) // 3) + content[2 * (len(content) // 3) :]
+    ),
+    "longer": lambda content, draw: content + draw.randbytes(1 + draw.randrange(50)),
+    "noise": lambda content, draw: draw.randbytes(len(content)),
+    "empty": lambda content, draw: b"",
+    "[]": lambda content, draw: b"[]",
+    "{}": lambda content, draw: b"{}",
+    "nested": lambda content, draw: b"[" * 100_000,
+    "digits": lambda content, draw: b'{"stage": ' + b"9" * 10_000 + b"}",
+}
+
+
+def _bit(content: bytes, draw: random.Random) -> bytes:
+    place = draw.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+
+
+def campaign(inputs: Inputs, names: list[str], place: Path, tally: Tally, number: int, draw: random.Random) -> None:
+    """`number` damages; stages, and of their inputs files and ways, in turn or drawn."""
+    place.mkdir(parents=True, exist_ok=True)
+    readers, expected = [name for name in READS if name in names], {}
+    for trial in range(number):
+        name = readers[trial % len(readers)]
+        if name not in expected:
+            shutil.rmtree(place / "out", ignore_errors=True)
+            assert run(lambda name=name: inputs.run(name, place / "out"), place / "log").status == 0
+            expected[name] = state_of(place / "out")
+        files = [path for source in READS[name] for path in sorted((inputs.root / source).rglob("*")) if path.is_file()]
+        path, way = draw.choice(files), draw.choice([*DAMAGES, "missing"])
+        _one(inputs, name, place, path, way, tally, expected[name], draw)
+
+
+def _one(inputs, name, place, path: Path, way: str, tally: Tally, expected: dict, draw: random.Random) -> None:
+    content = path.read_bytes()
+    shutil.rmtree(place / "out", ignore_errors=True)
+    path.unlink()
+    try:
+        if way != "missing":
+            path.write_bytes(DAMAGES[way](content, draw) if content else b"x")
+        ended = run(lambda: inputs.run(name, place / "out"), place / "log")
+    finally:
+        path.write_bytes(content)
+    kind, detail = "damage to a stage's input", f"{path.relative_to(inputs.root)}, {way}: {ended.said[-300:]}"
+    if ended.fault():
+        tally.add(kind, name, "traceback" if ended.fault() == "traceback" else "no error line", detail)
+    elif ended.status == 2:
+        tally.add(kind, name, "refused in one line")
+    else:
+        equal = state_of(place / "out") == expected
+        tally.add(kind, name, "equal to an undisturbed run" if equal else "another result", detail)
