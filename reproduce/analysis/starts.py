@@ -23,7 +23,7 @@ from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.arguments import EllmArguments
 from slmrec.llm.backbone import backbone_input
 from slmrec.llm.base_model import local_base_model
-from slmrec.llm.checkpoint import new_recommender
+from slmrec.llm.model_directory import new_recommender
 from slmrec.runtime import run_main, seed_everything
 
 STARTS = (("random", None), ("passing", 1.0), ("passing", 3.0), ("passing", 10.0), ("passing", 30.0), ("passing", 100.0))
