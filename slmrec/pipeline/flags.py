@@ -208,7 +208,8 @@ def share_flags(
     Raises InputError, one line with the user's own spelling, for a flag that no stage has, that several have with different
     meanings, that the pipeline sets itself, or that its stage would refuse.
     """
-    shares, own_argv = Shares(stages, absent or {}, flags_of(own), f"{command} -h"), []
+    kinds: tuple[type, ...] = (own,)
+    shares, own_argv = Shares(stages, absent or {}, flags_of(*kinds), f"{command} -h"), []
     for name, values in grouped(argv):
         if name in shares.own or name.removeprefix("no_") in shares.own:
             own_argv += [f"--{name}", *values]

@@ -6,12 +6,13 @@ python -m slmrec.pipeline.steps STEPS      # checks the commands, see read_steps
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 
 from slmrec.command_line import grouped, parse_arguments
 from slmrec.errors import InputError
+from slmrec.llm.arguments import EllmArguments
 from slmrec.pipeline.flags import STAGES
 
 KINDS = {described.command: described.kinds for described in STAGES.values()}
@@ -62,12 +63,12 @@ def read_steps(words: list[str]) -> list[Step]:
     return steps
 
 
-def check_flags(steps: list[Step]) -> dict[Path, SimpleNamespace]:
+def check_flags(steps: list[Step]) -> dict[Path | None, SimpleNamespace]:
     """What the stages are given, by output directory, as attributes.
 
     Raises InputError for the first flag that its stage would refuse, and where two stages would write one directory.
     """
-    given: dict[Path, SimpleNamespace] = {}
+    given: dict[Path | None, SimpleNamespace] = {}
     for step in steps:
         if step.program not in KINDS:
             continue
@@ -93,7 +94,7 @@ def _kinds(step: Step) -> tuple[type, ...]:
     return (architecture_arguments(), training_arguments(), *KINDS[step.program][2:])
 
 
-def check_together(steps: list[Step], given: dict[Path, SimpleNamespace]) -> None:
+def check_together(steps: list[Step], given: dict[Path | None, SimpleNamespace]) -> None:
     """Raises InputError where a later stage would refuse what an earlier one is going to make."""
     for step in steps:
         ours = given.get(step.output_dir)
@@ -119,7 +120,7 @@ def _check_pair(step: Step, student: SimpleNamespace, teacher: SimpleNamespace) 
             )
 
 
-def check_base_models(steps: list[Step], given: dict[Path, SimpleNamespace]) -> None:
+def check_base_models(steps: list[Step], given: dict[Path | None, SimpleNamespace]) -> None:
     """Raises InputError where these stages would refuse a base model that is there already, or its layers.
 
     A known name or a GGUF file is made a checkpoint directory by this, which the stages then find.
@@ -133,7 +134,8 @@ def check_base_models(steps: list[Step], given: dict[Path, SimpleNamespace]) -> 
 
         try:
             base_model = local_base_model(ours.base_model, ours.models_dir)
-            check_base_model(SimpleNamespace(**vars(ours) | {"base_model": base_model}))
+            wanted = {field.name: getattr(ours, field.name) for field in fields(EllmArguments)} | {"base_model": base_model}
+            check_base_model(EllmArguments(**wanted))
         except InputError as error:
             raise InputError(f"{step.name}: {error}") from None
 
