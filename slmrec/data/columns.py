@@ -11,8 +11,8 @@ from slmrec.errors import InputError
 NONE = "none"  # what a flag says where a source has no such column
 KNOWN = {  # by lower-case letters and digits alone; the earlier name wins
     "user": ("reviewerid", "userid", "user", "uid", "username", "customerid", "visitorid"),
-    "item": ("parentasin", "asin", "itemid", "item", "iid", "movieid", "productid", "businessid", "bookid", "gmapid"),
-    "rating": ("overall", "rating", "ratings", "stars", "score"),
+    "item": ("parentasin", "asin", "itemid", "item", "iid", "movieid", "productid", "businessid", "bookid", "isbn", "gmapid"),
+    "rating": ("overall", "rating", "ratings", "stars", "score", "bookrating"),
     "time": ("unixreviewtime", "timestamp", "time", "unixtime", "datetime", "date"),
 }
 META_KNOWN = {

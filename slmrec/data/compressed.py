@@ -22,6 +22,7 @@ from slmrec.progress import Counter
 
 BLOCK_BYTES = 8 << 20  # larger ones leave the cache and cost twice the time
 HEAD_BYTES = 256 << 10  # of a file, from which its layout is told
+LONGEST_LINE = 64 << 20  # its first line, where that is longer
 MAX_LAYERS = 3  # of compression around each other: a gzip file packed again is not rare
 READERS: dict[bytes, tuple[str, Callable]] = {  # first bytes -> what that is, and what unpacks it
     b"\x1f\x8b": ("gzip", lambda stream: igzip.IGzipFile(fileobj=stream, mode="rb")),
@@ -30,7 +31,18 @@ READERS: dict[bytes, tuple[str, Callable]] = {  # first bytes -> what that is, a
     b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
 DAMAGED: tuple[Any, ...] = (igzip.BadGzipFile, isal_zlib.error, zstd.ZstdError, lzma.LZMAError)
-ARCHIVES = {b"PK\x03\x04": "zip archive", b"7z\xbc\xaf": "7z archive", b"Rar!": "rar archive"}
+UNPACK = "unpack it and name the file that was inside"
+OTHERS = {  # first bytes of what is not read -> what that is, and what to do
+    b"PK\x03\x04": ("a zip archive or an Excel file", f"{UNPACK}, or save the sheet as CSV"),
+    b"7z\xbc\xaf": ("a 7z archive", UNPACK),
+    b"Rar!": ("a rar archive", UNPACK),
+    b"\x04\x22\x4d\x18": ("an lz4 file", UNPACK),
+    b"\x1f\x9d": ("a file of compress (.Z)", UNPACK),
+    b"ARROW1": ("an Arrow or Feather file", "write it as parquet"),
+    b"\x89HDF": ("an HDF5 file", "write it as parquet or CSV"),
+    b"SQLite": ("an SQLite database", "write the table as CSV"),
+}
+TAR_AT, TAR = 257, b"ustar"
 BOM = codecs.BOM_UTF8
 WIDE = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 
@@ -66,10 +78,12 @@ def unpacked(path: str | Path, file: BinaryIO, kinds: list[str]) -> Any:
     """The decompressed stream of a file; what it was compressed with is added to `kinds`."""
     stream: Any = file  # all kinds of them can peek
     while True:
-        head = stream.peek(8)[:8]
-        for magic, what in ARCHIVES.items():
+        head = stream.peek(TAR_AT + len(TAR))
+        for magic, (what, advice) in OTHERS.items():
             if head.startswith(magic):
-                raise InputError(f"{path}: a {what}; unpack it and name the file that was inside")
+                raise InputError(f"{path}: {what}; {advice}")
+        if head[TAR_AT:].startswith(TAR):
+            raise InputError(f"{path}: a tar archive; {UNPACK}")
         kind, reader = next((READERS[magic] for magic in READERS if head.startswith(magic)), ("", None))
         if reader is None or len(kinds) == MAX_LAYERS:
             return stream
@@ -128,6 +142,8 @@ def read_head(path: str | Path, encoding: str = "utf-8") -> bytes:
     with open_binary(path, encoding) as (stream, _):
         head = stream.read(HEAD_BYTES)
         whole = len(head) < HEAD_BYTES
+        if b"\n" not in head:
+            head += stream.readline(LONGEST_LINE)
     if b"\r" in head and b"\n" not in head:
         raise InputError(f"{path}: its lines end in carriage returns alone, as on old Macs; convert it (tr '\\r' '\\n' < FILE)")
     return head if whole or b"\n" not in head else head[: head.rindex(b"\n") + 1]

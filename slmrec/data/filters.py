@@ -135,5 +135,6 @@ def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
         frame = left
     if not frame.height:
         history = "; ".join(f"{rule.text} dropped {dropped[rule.name]}" for rule in rules if dropped.get(rule.name))
-        raise InputError(f"nothing is left of {rows_before} actions: {history}")
+        hint = "; --min_rating sets another bar" if dropped.get("rating") == rows_before else ""
+        raise InputError(f"nothing is left of {rows_before} actions: {history}{hint}")
     return Filtered(frame, dropped, {rule.name: rule.skipped or rule.text for rule in rules})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import polars as pl
 import polars.selectors as cs
@@ -14,6 +15,7 @@ from slmrec.errors import InputError
 
 Where = Callable[[int], str]
 PARQUET = b"PAR1"  # how such a file begins
+PART_ROWS = 1 << 20  # of a parquet file at a time
 
 
 def starts_with(path: str, magic: bytes) -> bool:
@@ -26,47 +28,66 @@ def starts_with(path: str, magic: bytes) -> bool:
         raise InputError(f"{path}: a directory where a file is needed") from None
 
 
-def parquet_columns(path: str) -> list[str]:
-    """Names of the columns of a parquet file. Raises InputError when it is none."""
+@contextmanager
+def opened_parquet(path: str):
+    """A pyarrow.parquet.ParquetFile. Raises InputError when the file is damaged, also while it is being read."""
+    import pyarrow
+    from pyarrow import parquet
+
     try:
-        return list(pl.read_parquet_schema(path))
+        with parquet.ParquetFile(path) as file:
+            yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except pl.exceptions.PolarsError as error:
+    except (pyarrow.ArrowException, UnicodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the data's
+            raise
         raise InputError(f"{path}: damaged parquet file ({first_line(error)})") from None
+
+
+def parquet_columns(path: str) -> list[str]:
+    """Names of the columns of a parquet file."""
+    with opened_parquet(path) as file:
+        return file.schema_arrow.names
 
 
 def first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
 
 
+def parquet_parts(path: str, names: list[str] | None = None) -> Iterator[pl.DataFrame]:
+    """The rows of a parquet file, some at a time; `names`: these columns alone."""
+    with opened_parquet(path) as file:
+        for batch in file.iter_batches(PART_ROWS, columns=names):
+            batch.validate(full=True)
+            yield pl.DataFrame(batch)
+
+
 def read_parquet(paths: list[str], columns: Columns) -> Interactions:
     """Actions from parquet files of one layout, one after the other."""
     blocks = ActionBlocks()
-    names = [name for name in vars(columns).values() if name]
+    names = list(dict.fromkeys(name for name in vars(columns).values() if name))
     for path in paths:
-        try:
-            frame = pl.read_parquet(path, columns=names)
-        except pl.exceptions.ColumnNotFoundError:
-            raise InputError(f"{path}: lacks one of the columns {', '.join(names)}, which the files before it have") from None
-        except pl.exceptions.PolarsError as error:
-            raise InputError(f"{path}: damaged parquet file ({first_line(error)})") from None
-        add_frame(blocks, frame, columns, path)
+        row = 0
+        for part in parquet_parts(path, names):
+            add_frame(blocks, part, columns, path, row)
+            row += part.height
     return blocks.interactions(", ".join(paths), vars(columns))
 
 
-def add_frame(blocks: ActionBlocks, frame: pl.DataFrame, columns: Columns, path: str) -> None:
+def add_frame(blocks: ActionBlocks, frame: pl.DataFrame, columns: Columns, path: str, rows_before: int = 0) -> None:
     """Add the actions of a table with typed columns."""
     if not frame.height:
         return
-    where = lambda row: f"{path}, row {row + 1}"
+    first = rows_before + 1
+    where = lambda row: f"{path}, row {first + row}"
     found, kind = {side: typed_ids(frame[getattr(columns, side)], where).alias(side) for side in ("user", "item")}, None
     if columns.rating:
         found["rating"] = typed_numbers(frame[columns.rating], where).cast(pl.Float32)
     if columns.time:
         time, kind = typed_times(frame[columns.time], where)
         found |= time.to_dict()
-    blocks.add(pl.DataFrame(found), lambda number: f"{path}, row {number}", range(1, frame.height + 1), kind)
+    blocks.add(pl.DataFrame(found), lambda number: f"{path}, row {number}", range(first, first + frame.height), kind)
 
 
 def typed_ids(ids: pl.Series, where: Where) -> pl.Series:
@@ -108,9 +129,10 @@ def typed_times(values: pl.Series, where: Where) -> tuple[pl.DataFrame, str]:
         return times(values.cast(pl.String), values.name, where)
     if values.dtype not in (pl.Date, pl.Datetime):
         raise InputError(f"{where(0)}: {values.name} is of type {values.dtype}, not a time")
+    values = values if isinstance(values.dtype, pl.Datetime) else values.cast(pl.Datetime("us"))
     unit = (values.dtype.time_unit if isinstance(values.dtype, pl.Datetime) else None) or "us"
     ticks = {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    moments = values.cast(pl.Datetime(unit)).to_physical()
+    moments = values.to_physical()  # in UTC, whatever the zone
     return pl.DataFrame({"time": moments // ticks, "part": moments % ticks * (BILLION // ticks)}), "date"
 
 

@@ -100,6 +100,8 @@ def in_seconds(frame: pl.DataFrame, dates: bool, where: Where) -> tuple[pl.DataF
     if "time" not in frame.columns or not frame.height:
         return frame, None
     unit = 1 if dates else unit_of(frame["time"], where)
+    if unit == 1 and "part" not in frame.columns:
+        return frame, UNITS[1]
     part = pl.col("part").fill_null(0) if "part" in frame.columns else pl.lit(0, pl.Int64)
     seconds, rest = pl.col("time").floordiv(unit), pl.col("time") % unit
     frame = frame.with_columns(time=seconds, nanosecond=rest * (BILLION // unit) + part.floordiv(unit))

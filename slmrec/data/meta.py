@@ -162,7 +162,7 @@ def as_text(value: object) -> str | None:
         return None
     if type(value) is Number and not value.lstrip("-").isdecimal():
         value = float(value)
-    text = str(value)
+    text = "0" if value == "-0" and type(value) is Number else str(value)
     return text if is_text(text) else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

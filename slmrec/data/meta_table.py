@@ -8,7 +8,7 @@ import polars as pl
 
 from slmrec.data.columns import META_KNOWN, NONE, guess, listed, named
 from slmrec.data.delimited import read_columns
-from slmrec.data.frames import PARQUET, first_line, starts_with
+from slmrec.data.frames import PARQUET, parquet_parts, starts_with
 from slmrec.data.layout import Layout, find_layout
 from slmrec.errors import InputError
 
@@ -103,11 +103,10 @@ def parquet_meta(path: str, columns: MetaColumns) -> FoundItems | None:
     """Items of a parquet file; None for another file."""
     if not starts_with(path, PARQUET):
         return None
-    try:
-        table = pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: damaged parquet file ({first_line(error)})") from None
-    return typed_meta(path, table, columns)
+    parts = list(parquet_parts(path))
+    if not parts:
+        raise InputError(f"{path}: holds no item")
+    return typed_meta(path, pl.concat(parts), columns)
 
 
 def typed_meta(path: str, table: pl.DataFrame, columns: MetaColumns) -> FoundItems:

@@ -57,7 +57,18 @@ def clean_ids(ids: pl.Series, name: str, where: Where) -> pl.Series:
         value = ids[row]
         what = "is missing" if not value.strip() else f"is {shown(value)}, which is no id"
         raise InputError(f"{where(row)}: {name} {what}")
+    refuse_two_spellings(ids, tidy, name, where)
     return ids if (tidy == texts).all() else ids.cast(pl.String).str.strip_chars().cast(pl.Categorical)
+
+
+def refuse_two_spellings(ids: pl.Series, texts: pl.Series, name: str, where: Where) -> None:
+    """Raise InputError when one id is another with a decimal point, as pandas writes whole numbers beside missing ones."""
+    pointed = texts.filter(texts.str.contains(r"^-?\d+\.0+$"))
+    both = pointed.filter(pointed.str.replace(r"\.0+$", "").is_in(texts.implode()))
+    if len(both):
+        row = (ids.cast(pl.String).str.strip_chars() == both[0]).arg_true()[0]
+        whole = both[0].partition(".")[0]
+        raise InputError(f"{where(row)}: {name} is {shown(both[0])}, elsewhere {shown(whole)}: one of the two spellings is wrong")
 
 
 def id_of_number(text: str) -> str | None:

@@ -103,7 +103,7 @@ REFUSED = {  # file -> (format, what the message says)
     "csv_text/quote_starts_unquoted.csv": ("csv", "row 11 after the header: its quotes do not pair"),
     "gz_suffix/garbage.json.gz": ("amazon", "truncated gzip file (its end is missing, or bytes of something else follow it)"),
     "gz_suffix/html.json.gz": ("amazon", "1 of 1 lines do not parse (line 1;"),
-    "gz_suffix/reviews.zip": ("amazon", "a zip archive; unpack it"),
+    "gz_suffix/reviews.zip": ("amazon", "a zip archive or an Excel file; unpack it"),
     "header_dup/reviews.csv": ("csv", "2 of its columns are called 'overall'"),
     "header_missing/reviews.csv": ("csv", "its first row holds a number and no names; --no_header"),
     "header_missing/x.inter": ("recbole", "its first row holds a number and no names; --no_header"),

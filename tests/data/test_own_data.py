@@ -2,8 +2,11 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import random
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -13,12 +16,23 @@ from backports import zstd
 
 from slmrec.artifacts import read_manifest
 from slmrec.data import compressed, prepare
+from slmrec.data.arguments import DataArguments
 from slmrec.data.dataset import load_dataset
+from slmrec.data.source import find_source
 from slmrec.data.values import times
 from slmrec.errors import InputError
 
 ROWS = [(f"u{user}", f"i{item}", 5.0, 86400 * (10 - item)) for user in range(3) for item in range(4)]  # each user: i3, i2, i1, i0
 SEQUENCES = {f"u{user}": ["i3", "i2", "i1", "i0"] for user in range(3)}
+
+
+def tarfile_bytes(name, content):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
 
 
 def sequences_of(directory):
@@ -196,6 +210,61 @@ def test_frames_of_pandas_and_polars_give_the_same(tmp_path, capsys):
         prepare([1], tmp_path / "list")
     with pytest.raises(InputError, match="the data frame: none of its columns is called like a user"):
         prepare(frame.drop(columns="user_id"), tmp_path / "none")
+
+
+def test_damaged_parquet_files_are_one_line(tmp_path):
+    frame = pl.DataFrame(ROWS, schema=["user", "item", "rating", "time"], orient="row")
+    frame.write_parquet(tmp_path / "x.parquet")
+    whole, rng, refused = (tmp_path / "x.parquet").read_bytes(), random.Random(0), 0
+    for _ in range(60):
+        at = rng.randrange(4, len(whole) - 8)
+        (tmp_path / "x.parquet").write_bytes(rng.choice((whole[:at], whole[:at] + rng.randbytes(4) + whole[at + 4 :])))
+        try:
+            find_source(DataArguments(input=[str(tmp_path / "x.parquet")])).read(0.01)
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 30
+
+
+def test_a_time_zone_is_no_shift(tmp_path):
+    times = pl.Series([1, 2, 3]).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")
+    frame = pl.DataFrame({"user": ["u"] * 3, "item": ["a", "b", "c"], "time": times.dt.offset_by("1d")})
+    assert prepare(frame, tmp_path / "out", k_core=1).timestamps.tolist() == [86400] * 3
+
+
+def test_two_spellings_of_one_number_are_refused(run, tmp_path):
+    (tmp_path / "r.csv").write_text(
+        table(",", "user,item,rating,time", [("7", "a", 5, 1), ("7.0", "b", 5, 2), ("8.0", "b", 5, 2)])
+    )
+    assert "row 2 after the header: user is '7.0', elsewhere '7': one of the two spellings" in run(tmp_path / "r.csv")
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (tarfile_bytes("reviews.json", b"{}"), "a tar archive; unpack it"),
+        (gzip.compress(tarfile_bytes("reviews.json", b"{}")), "a tar archive; unpack it"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),
+        (b"ARROW1\x00\x00" + bytes(99), "an Arrow or Feather file; write it as parquet"),
+        (b"\x00\x01\x02" * 99, "begins with NUL bytes"),
+        (b"<!DOCTYPE html>\n<html>", "looks like a web page"),
+        (b"", "is empty"),
+        (b"\n\n \n", "is empty"),
+    ],
+)
+def test_what_is_no_data_is_named(run, tmp_path, content, what):
+    (tmp_path / "file").write_bytes(content)
+    assert what in run(tmp_path / "file")
+
+
+def test_the_first_line_may_be_long(run, tmp_path):
+    lines = [
+        json.dumps({"text": "x" * 400_000, "userId": user, "movieId": item, "rating": 5, "time": time})
+        for user, item, _, time in ROWS
+    ]
+    (tmp_path / "r.json").write_text("\n".join(lines))
+    assert run(tmp_path / "r.json") == SEQUENCES
 
 
 @pytest.mark.parametrize(
