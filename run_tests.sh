@@ -3,6 +3,9 @@
 #     bash run_tests.sh tests/distillation -k cosine
 # Tests on the real review files look for them under $SLMREC_SHARED/data and skip, saying so, without it.
 set -euo pipefail
+case "${1:-}" in
+    -h | --help) sed -n '2,3s/^# //p' "$0"; exit ;;
+esac
 cd "$(dirname "$0")"
 source setup_env.sh requirements.txt requirements-test.txt
 if [ $# -eq 0 ]; then

@@ -170,13 +170,13 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._started = time.time()
-        self._say_what_changed()
         if self.up_to_date:  # made again all the same
             self._lock.acquire()
         try:
             marker = self.path / RUN
             if self.resumable and marker.is_file():
                 self.resumed = self._same_run(_identity_in(read_json(marker)), self.path, "an unfinished run")
+            self._say_what_changed()
             if self.path.exists():
                 self._remove_leftovers() if self.resumed else remove_stage(self.path)
             self.path.mkdir(parents=True, exist_ok=True)

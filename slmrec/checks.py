@@ -13,6 +13,8 @@ from typing import Any
 from slmrec.command_line import flags_of
 from slmrec.errors import InputError
 
+LARGEST = 2**40
+
 
 def check_choices(arguments: Any) -> None:
     """Raise InputError unless every field of a dataclass whose type is a Literal holds one of its values."""
@@ -43,9 +45,11 @@ def finite(name: str, value: float | None) -> None:
 
 
 def at_least(name: str, value: float | None, least: float) -> None:
-    """Raise InputError when a number was given and is below `least`."""
+    """Raise InputError when a number was given and is below `least`, or a whole number is larger than arrays can be."""
     if value is not None and not (value >= least and math.isfinite(value)):
         raise InputError(f"--{name} {value}: must be at least {least}")
+    if isinstance(value, int) and value >= LARGEST:
+        raise InputError(f"--{name} {value}: must be below 2**40")
 
 
 def above(name: str, value: float | None, bound: float) -> None:

@@ -168,6 +168,7 @@ def test_every_number_has_its_range(stage, flag):
     [
         ({"seed": 2**32}, "--seed 4294967296: must be in 0..2**32 - 1"),
         ({"candidates_seed": 2**64}, "--candidates_seed 18446744073709551616: must be in 0..2**64 - 1"),
+        ({"num_candidates": 10**20}, "--num_candidates 100000000000000000000: must be below 2**40"),
         ({"max_steps": 0}, "--max_steps 0: must be at least 1, or -1 to train --num_train_epochs"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "--lr_scheduler_type cosine_with_min_lr: choose one of cosine, linear"),
         ({"device": "cuda:7"}, "--device cuda:7: choose one of auto, cpu, cuda"),

@@ -115,7 +115,9 @@ def test_refusals_write_nothing(script, arguments, message, tmp_path):
 
 def test_a_bad_value_of_the_environment_is_refused_too(tmp_path):
     outcome = run(ROOT / "run_pipeline.sh", "demo", cwd=tmp_path, LEARNING_RATE="nan")
-    assert (outcome.returncode, outcome.stderr) == (2, "error: teacher e4srec_8: --learning_rate nan: must be a finite number\n")
+    assert outcome.returncode == 2
+    said = ["from the environment: LEARNING_RATE=nan", "error: teacher e4srec_8: --learning_rate nan: must be a finite number"]
+    assert outcome.stderr.splitlines() == said
 
 
 def test_directories_follow_the_layers(tmp_path):
@@ -130,6 +132,15 @@ def test_directories_follow_the_layers(tmp_path):
     ):
         assert part in outcome.stdout
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("script", ["run_pipeline.sh", "run_finetune.sh", "run_distill.sh", "run_tests.sh"])
+def test_help_comes_before_any_environment(script, tmp_path):
+    copy, plain = copy_of_scripts(tmp_path / "a copy"), plain_python(tmp_path / "bin")
+    (tmp_path / "bin/sed").symlink_to(shutil.which("sed"))
+    outcome = run(copy / script, "-h", cwd=tmp_path, path=plain)
+    assert outcome.returncode == 0 and f"bash {script}" in outcome.stdout and not outcome.stderr
+    assert not (copy / ".venv").exists()
 
 
 # -- environments ---------------------------------------------------------------------------------------------------------------

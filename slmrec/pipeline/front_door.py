@@ -9,6 +9,7 @@ on stderr and exit status 2. Nothing beyond Python's standard library is needed,
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from slmrec.command_line import flags_of, grouped, help_sections, help_text, par
 from slmrec.errors import InputError
 from slmrec.pipeline.flags import DISTILL, FINETUNE, LLM, RULE, STAGES, share_flags, share_lines
 
+ROOT = Path(__file__).parents[2]
 PIPELINE = "bash run_pipeline.sh"
 GONE = {  # variables that were read once, and what is given today
     "ENCODER_FLAGS": "flags of SASRec have a prefix: --sasrec.num_epochs 40",
@@ -84,7 +86,7 @@ def pipeline(argv: list[str]) -> list[str]:
     absent = absent_stages(dataset, given)
     own, shares = share_flags(argv, PipelineArguments, STAGES, absent, PIPELINE)
     require_files(own, shares)
-    print_shares(dataset, shares)
+    print_shares(shares)
     code = [assigned("DATASET", dataset), assigned("RUN_DIR", own.run_dir or f"runs/{dataset}")]
     code += [assigned("REVIEWS", own.reviews or ""), assigned("DRY_RUN", "1" if own.dry_run else "")]
     code += [assigned("BASE_MODEL", own.base_model)] if own.base_model else []
@@ -138,10 +140,18 @@ def require_files(own: PipelineArguments, shares: dict[str, list[str]]) -> None:
             raise InputError(f"{path}: no such file")
 
 
-def print_shares(dataset: str, shares: dict[str, list[str]]) -> None:
-    """On stderr, before anything runs: which stage gets which of the flags."""
-    for line in share_lines(shares):
+def print_shares(shares: dict[str, list[str]]) -> None:
+    """On stderr, before anything runs: which stage gets which of the flags, and what the environment overrides."""
+    for line in [*share_lines(shares), *overridden()]:
         print(line, file=sys.stderr)
+
+
+def overridden() -> list[str]:
+    """One line about the variables of hyperparameters.sh that the environment has; none where there are none."""
+    script = (ROOT / "hyperparameters.sh").read_text(encoding="utf-8")
+    names = dict.fromkeys(re.findall(r"\b([A-Z][A-Z0-9_]+)=", script))
+    given = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
+    return [f"from the environment: {' '.join(given)}"] if given else []
 
 
 def pipeline_help() -> str:
@@ -161,7 +171,7 @@ def pipeline_help() -> str:
 
 def script_head(script: str) -> str:
     """The comment that a shell script begins with."""
-    lines = (Path(__file__).parents[2] / script).read_text(encoding="utf-8").splitlines()[1:]
+    lines = (ROOT / script).read_text(encoding="utf-8").splitlines()[1:]
     head = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
     return "\n".join(line.removeprefix("#").removeprefix(" ") for line in head)
 
@@ -197,6 +207,7 @@ def single(script: str, places: list[str], argv: list[str], kinds: tuple[type, .
     if len(argv) < len(places) or any(not word or word.startswith("-") for word in argv[: len(places)]):
         raise InputError(f"usage: {command} [flags] (bash {script} -h lists them)")
     flags = argv[len(places) :]
+    print_shares({})
     parse_arguments(kinds, flags, command=f"bash {script}", **BY_DATASET | {"output_dir": "-"} | wired)
     base_model = dict(grouped(flags)).get("base_model")
     code = [assigned(name, value) for name, value in zip(places, argv, strict=False)]

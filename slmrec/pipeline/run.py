@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -38,21 +37,30 @@ def run_stages(steps: list[Step], run_dir: str | Path, dry_run: bool = False) ->
     pending = pending_steps(steps, record)
     if dry_run:
         for step in steps:
-            print(shlex.join(step.words) + ("" if step in pending else "  # up to date"))
+            print(step.typed() + ("" if step in pending else "  # up to date"))
         return 0
     check_base_models(pending, given)
-    for number, step in enumerate(steps, 1):
-        os.environ[STAGE] = f"{number}/{len(steps)} {step.name}"
-        if record.holds(step):
-            say(f"{head()}up to date")
-            continue
-        if _prepares_nothing(steps[number - 1 :], record):
-            continue
-        status = run_command(step.command())
-        if status:
-            return status
-        record.note(step)
+    try:
+        for number, step in enumerate(steps, 1):
+            os.environ[STAGE] = f"{number}/{len(steps)} {step.name}"
+            status = _run_if_need_be(step, steps[number:], record)
+            if status:
+                return status
+    finally:
+        os.environ.pop(STAGE, None)
     return 0
+
+
+def _run_if_need_be(step: Step, later: list[Step], record: Record) -> int:
+    if record.holds(step):
+        say(f"{head()}up to date")
+        return 0
+    if step.output_dir is None and later and record.holds(later[0]):
+        return 0  # it would prepare what needs no preparation
+    status = run_command(step.command())
+    if not status:
+        record.note(step)
+    return status
 
 
 def pending_steps(steps: list[Step], record: Record) -> list[Step]:
@@ -64,10 +72,6 @@ def pending_steps(steps: list[Step], record: Record) -> list[Step]:
         if reads or not record.holds(step):
             pending.append(step)
     return pending
-
-
-def _prepares_nothing(rest: list[Step], record: Record) -> bool:
-    return rest[0].output_dir is None and len(rest) > 1 and record.holds(rest[1])
 
 
 def run_command(words: list[str]) -> int:

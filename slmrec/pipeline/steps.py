@@ -5,6 +5,8 @@ python -m slmrec.pipeline.steps STEPS      # checks the commands, see read_steps
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -46,6 +48,11 @@ class Step:
     def output_dir(self) -> Path | None:
         places = dict(grouped(self.flags)).get("output_dir") if self.words[0] == "python" else None
         return Path(places[-1]) if places else None
+
+    def typed(self) -> str:
+        """The command as it can be pasted into a shell; scripts by their place seen from here."""
+        script = os.path.relpath(self.words[1]) if os.path.isabs(self.words[1]) else self.words[1]
+        return shlex.join([self.words[0], script, *self.words[2:]])
 
     def command(self) -> list[str]:
         """The words to start; what another run has left in the output directory is replaced."""

@@ -19,7 +19,7 @@ NAMES = "DATASET RUN_DIR REVIEWS DRY_RUN BASE_MODEL NUM_LAYERS_TEACHER NUM_LAYER
 @pytest.fixture(autouse=True)
 def apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("BASE_MODEL", "TEXT_USE", "ENCODER_FLAGS", "BACKBONE_FLAGS"):
+    for name in ("BASE_MODEL", "DATASET", "TEXT_USE", "ENCODER_FLAGS", "BACKBONE_FLAGS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -115,6 +115,15 @@ def test_variables_that_nothing_reads_any_more_are_not_ignored(monkeypatch):
     monkeypatch.setenv("ENCODER_FLAGS", "--num_epochs 3")
     with pytest.raises(InputError, match="ENCODER_FLAGS is set, which nothing reads any more; .*--sasrec.num_epochs"):
         front_door.main(["run_pipeline.sh", "demo"])
+
+
+def test_what_the_environment_overrides_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("LEARNING_RATE", "0.1")
+    monkeypatch.setenv("UNRELATED", "1")
+    front_door.main(["run_pipeline.sh", "demo", "--lambda_ms", "1"])
+    assert capsys.readouterr().err == "student  --lambda_ms 1\nfrom the environment: LEARNING_RATE=0.1\n"
+    front_door.main(["run_finetune.sh", "out"])
+    assert capsys.readouterr().err == "from the environment: LEARNING_RATE=0.1\n"
 
 
 def test_data_that_are_there_stay_unless_reviews_are_given(capsys, tmp_path):
