@@ -34,7 +34,7 @@ MAX_GRAD_NORM=1.0                       # paper, Table 6
 LOGGING_STEPS=1                         # paper, Table 6
 NUM_TRAIN_EPOCHS=3                      # released code (run_finetune.sh); counts where MAX_STEPS is -1
 SASREC_NUM_EPOCHS=100                   # a bound that early stopping is not meant to reach
-TEXT_USE=off                            # titles: none in the paper; start, sum, adapter or alphafuse
+TEXT_USE=off                            # titles: none in the paper; auto, start, sum, adapter or alphafuse
 
 case "$BACKBONE $DATASET" in
     "pretrained cloth")                 # paper, Table 6
@@ -65,6 +65,10 @@ case "$BACKBONE $DATASET" in
         SASREC_NUM_EPOCHS=40 ;;
     "random beauty")                    # our choice: validation MRR stops rising before 12 epochs
         NUM_TRAIN_EPOCHS=12 SAVE_STEPS=88 ;;
+esac
+case "$DATASET" in
+    demo | cloth | movie | music | sport) ;;   # the paper's way
+    *) TEXT_USE=auto ;;                 # our choice: SASRec starts from titles where more than half of the items have one
 esac
 TEACHER_WIDTHS="64 256"                 # of the other teachers in run_tables.sh teacher-size, beside 128
 

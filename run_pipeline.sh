@@ -18,7 +18,7 @@ ask_front_door run_pipeline.sh "$@"  # sets DATASET, RUN_DIR, REVIEWS, and each 
 source "$SLMREC/hyperparameters.sh"
 source "$SLMREC/datasets/names.sh"
 
-PLAN=() META=() TEXT=()
+PLAN=() META=() TEXT=() IS_DEMO=
 stage() {  # stage NAME COMMAND...: puts a command into the plan, which is checked as a whole before it runs
     PLAN+=("$#" "$@")
 }
@@ -26,7 +26,7 @@ stage() {  # stage NAME COMMAND...: puts a command into the plan, which is check
 # Raw reviews: the user's, the demo's, or the paper's
 if [ -z "$REVIEWS" ] && [ "$DATASET" = demo ]; then
     stage "reviews" python -m slmrec.data.demo --output_dir "$RUN_DIR/raw" ${DEMO_FLAGS[@]+"${DEMO_FLAGS[@]}"}
-    REVIEWS="$RUN_DIR/raw/reviews.json.gz" META=(--meta "$RUN_DIR/raw/meta.json.gz")
+    REVIEWS="$RUN_DIR/raw/reviews.json.gz" META=(--meta "$RUN_DIR/raw/meta.json.gz") IS_DEMO=1
 elif [ -z "$REVIEWS" ] && NAME="$(amazon_name "$DATASET")"; then
     stage "download" bash "$SLMREC/datasets/download.sh" "$DATASET"
     REVIEWS="$SLMREC/datasets/raw/${NAME}_5.json.gz" META=(--meta "$SLMREC/datasets/raw/meta_$NAME.json.gz")
@@ -39,15 +39,21 @@ fi
 [ -z "$REVIEWS" ] || stage "data" python -m slmrec.data --input "$REVIEWS" ${META[@]+"${META[@]}"} \
     --output_dir "$RUN_DIR/data" ${DATA_FLAGS[@]+"${DATA_FLAGS[@]}"}
 
-# Titles as vectors, where SASRec is to know them
-if [ "$TEXT_USE" != off ]; then
-    stage "titles" python "$SLMREC/embed_titles.py" --data "$RUN_DIR/data" --output_dir "$RUN_DIR/text" ${TEXT_FLAGS[@]+"${TEXT_FLAGS[@]}"}
-    TEXT=(--text "$RUN_DIR/text" --text_use "$TEXT_USE")
+# Titles as vectors, where SASRec is to know them; the demo shows what they add in a row of its own
+MODELS=(sasrec) MIN_SHARE=()
+[ "$TEXT_USE" != auto ] || MIN_SHARE=(--min_share 0.5)
+[ "$TEXT_USE" != off ] || [ -z "$IS_DEMO" ] || MODELS+=(sasrec_text)
+if [ "$TEXT_USE" != off ] || [ "${#MODELS[@]}" = 2 ]; then
+    stage "titles" python "$SLMREC/embed_titles.py" --data "$RUN_DIR/data" --output_dir "$RUN_DIR/text" \
+        ${MIN_SHARE[@]+"${MIN_SHARE[@]}"} ${TEXT_FLAGS[@]+"${TEXT_FLAGS[@]}"}
 fi
+[ "$TEXT_USE" = off ] || TEXT=(--text "$RUN_DIR/text" --text_use "$TEXT_USE")
 
 # SASRec, and its item embeddings
 stage "sasrec" python "$SLMREC/train_sr_trad.py" --model sasrec --data "$RUN_DIR/data" --output_dir "$RUN_DIR/sasrec" \
     --num_epochs "$SASREC_NUM_EPOCHS" ${TEXT[@]+"${TEXT[@]}"} ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"}
+[ "${#MODELS[@]}" = 1 ] || stage "sasrec from titles" python "$SLMREC/train_sr_trad.py" --model sasrec --data "$RUN_DIR/data" \
+    --text "$RUN_DIR/text" --output_dir "$RUN_DIR/sasrec_text" --num_epochs "$SASREC_NUM_EPOCHS" ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"}
 stage "embeddings" python "$SLMREC/extract_emb.py" --encoder "$RUN_DIR/sasrec" --output_dir "$RUN_DIR/embeddings" \
     ${EMBEDDINGS_FLAGS[@]+"${EMBEDDINGS_FLAGS[@]}"}
 
@@ -68,11 +74,12 @@ stage "student $STUDENT" python "$SLMREC/distill.py" --teacher "$RUN_DIR/$TEACHE
     --num_layers "$NUM_LAYERS_STUDENT" "${LLM[@]}" "${DISTILLATION_FLAGS[@]}" ${STUDENT_FLAGS[@]+"${STUDENT_FLAGS[@]}"}
 
 # Evaluation: rank 1 positive among 999 sampled items, and among all items
-for MODEL in sasrec "$TEACHER" "$BASELINE" "$STUDENT"; do
+MODELS+=("$TEACHER" "$BASELINE" "$STUDENT")
+for MODEL in "${MODELS[@]}"; do
     stage "evaluate $MODEL" python "$SLMREC/evaluate.py" --model "$RUN_DIR/$MODEL" --output_dir "$RUN_DIR/$MODEL/evaluation-test" \
         --split test --full_ranking ${EVALUATE_FLAGS[@]+"${EVALUATE_FLAGS[@]}"}
 done
-stage "table" python -m reproduce.comparison --run_dir "$RUN_DIR" --models sasrec "$TEACHER" "$BASELINE" "$STUDENT"
+stage "table" python -m reproduce.comparison --run_dir "$RUN_DIR" --models "${MODELS[@]}"
 
 "$PYTHON" -m slmrec.pipeline.steps "${PLAN[@]}"
 make_environment requirements.txt

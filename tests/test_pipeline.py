@@ -19,7 +19,7 @@ SMALL = {
     "llm": "--teacher.num_layers 4 --student.num_layers 2 --num_blocks 2 --max_steps 4 --save_steps 2 --lambda_ms 0.5",
     "everywhere": "--num_candidates 50 --seed 3 --device cpu",
 }
-NAMES = ["data", "sasrec", "embeddings", "backbone", "teacher e4srec_4", "baseline e4srec_2", "student slmrec_2_4"]
+NAMES = ["data", "titles", "sasrec", "embeddings", "backbone", "teacher e4srec_4", "baseline e4srec_2", "student slmrec_2_4"]
 NAMES += [f"evaluate {model}" for model in ("sasrec", "e4srec_4", "e4srec_2", "slmrec_2_4")]
 
 
@@ -38,7 +38,7 @@ def pipeline(directory, *more):
     outcome = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=580, check=False)
     assert outcome.returncode == 0, outcome.stderr[-2000:]
     lines = {}
-    for text in re.findall(r"^\[\d+/12\] (.*)$", outcome.stdout, re.MULTILINE):
+    for text in re.findall(r"^\[\d+/13\] (.*)$", outcome.stdout, re.MULTILINE):
         name, _, said = re.sub(r"  +", "  ", text).partition("  ")
         lines.setdefault(name, []).append(said)
     return outcome, lines, time.monotonic() - started
@@ -59,10 +59,12 @@ def test_raw_reviews_to_the_table_and_again(tmp_path):
     assert read_manifest(run / "e4srec_4/evaluation-test")["config"]["num_candidates"] == 50
     assert read_manifest(run / "slmrec_2_4")["inputs"]["teacher"]["directory"] == "../e4srec_4"
 
-    # what came out
+    # what came out; all of these items have a title
+    assert "100% of the items have a title: the item table starts from them (--text_use off: the paper's way)" in outcome.stdout
+    assert read_manifest(run / "sasrec")["config"]["text"]["text_use"] == "start"
     table = (run / "comparison.md").read_text()
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
-    assert rows == 2 * ["Model", "SASRec", "E4SRec_4", "E4SRec_2", "SLMRec_2<-4"] and "Synthetic data:" in table
+    assert rows == 2 * ["Model", "SASRec from titles", "E4SRec_4", "E4SRec_2", "SLMRec_2<-4"] and "Synthetic data:" in table
     last = read_json(run / "slmrec_2_4/metrics.json")["history"][-1]["train"]
     assert {"loss_ce", "loss_cos", "loss_norm", "loss_ms"} <= last.keys()
     assert not list(run.glob("*.partial"))

@@ -121,9 +121,11 @@ def absent_stages(dataset: str, given: dict[str, list[str]]) -> dict[str, str]:
         absent["demo"] = "only the demo's reviews are generated (NAME demo, no --reviews)"
     if "reviews" not in given and dataset not in ("demo", *PAPER_DATA) and (Path(run_dir) / "data/manifest.json").is_file():
         absent["data"] = f"{run_dir}/data is there and is used as it is; a change to the data needs --reviews FILE"
-    text_use = given.get("text_use") or given.get("sasrec.text_use") or [os.environ.get("TEXT_USE", "off")]
-    if text_use[-1] in ("off", ""):
-        absent["text"] = "titles are only read with --text_use start, sum, adapter or alphafuse"
+    text_use = given.get("text_use") or given.get("sasrec.text_use") or [os.environ.get("TEXT_USE", "")]
+    if text_use[-1] == "off":
+        absent["text"] = "titles are not read with --text_use off"
+    elif not text_use[-1] and dataset in PAPER_DATA:
+        absent["text"] = "titles are only read with --text_use auto, start, sum, adapter or alphafuse"
     if given.get("base_model") or os.environ.get("BASE_MODEL") or dataset in PAPER_DATA:
         absent["backbone"] = "no backbone is made, as there is a base model"
     return absent

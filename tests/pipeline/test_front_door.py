@@ -68,6 +68,7 @@ def test_variables_flags_and_what_is_said(capsys, tmp_path):
     }
     shared = "--lora_target_modules|q proj|v"
     assert flags == {
+        "text": "--seed|3",
         "sasrec": "--seed|3",
         "teacher": f"--seed|3|--num_layers|6|{shared}",
         "baseline": f"--seed|3|{shared}",
@@ -98,7 +99,11 @@ def test_layers_that_decide_on_directories_are_exported(capsys):
         (["mine", "--demo.seed", "1"], "--demo.seed: only the demo's reviews are generated (NAME demo, no --reviews)"),
         (["cloth", "--backbone.seed", "1"], "--backbone.seed: no backbone is made, as there is a base model"),
         (["demo", "--base_model", "x", "--num_heads", "2"], None),  # SASRec's, now that no backbone is made
-        (["demo", "--encoder", "tfidf"], "--encoder: titles are only read with --text_use start, sum, adapter or alphafuse"),
+        (
+            ["music", "--encoder", "tfidf"],
+            "--encoder: titles are only read with --text_use auto, start, sum, adapter or alphafuse",
+        ),
+        (["mine", "--text_use", "off", "--encoder", "tfidf"], "--encoder: titles are not read with --text_use off"),
         (["demo", "--text_use", "sum", "--encoder", "tfidf"], None),
     ],
 )
