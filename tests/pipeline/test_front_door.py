@@ -74,7 +74,7 @@ def test_variables_flags_and_what_is_said(capsys, tmp_path):
         "baseline": f"--seed|3|{shared}",
         "student": f"--seed|3|--num_layers|3|--num_blocks|3|{shared}",
     }
-    assert said.splitlines()[0] == "sasrec    --seed 3" and "'q proj'" in said
+    assert said.splitlines()[0] == "text, sasrec  --seed 3" and "'q proj'" in said
 
 
 def test_layers_that_decide_on_directories_are_exported(capsys):
