@@ -47,6 +47,15 @@ def read_manifest(directory: str | Path, stage: str | tuple[str, ...] | None = N
     return manifest
 
 
+def stage_of(directory: str | Path) -> str | None:
+    """The stage that made a directory, as its manifest says; None for a directory of somebody else, whatever lies in it."""
+    try:
+        manifest = read_json(Path(directory) / MANIFEST)
+    except (InputError, OSError):
+        return None
+    return str(manifest["stage"]) if {"stage", "schema_version"} <= manifest.keys() else None
+
+
 def _well_formed(path: Path) -> dict:
     """The manifest in a file. Raises InputError when a field is missing or the whole is not what was written."""
     manifest = read_json(path)

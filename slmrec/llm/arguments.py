@@ -86,6 +86,9 @@ class EllmInputs:
         default=None,
         metadata={"help": "directory of text vectors (embed_titles.py) that enter the decoder beside the item embeddings"},
     )
+    check_base_model: bool = field(
+        default=False, metadata={"help": "read all of the base model's weights for their sha256, compare it where it is known"}
+    )
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from slmrec.artifacts import MANIFEST, file_sha256, json_sha256, read_json
+from slmrec.artifacts import file_sha256, json_sha256, read_manifest
 from slmrec.errors import InputError
+from slmrec.manifest import stage_of
 
+CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
 FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells
 LFS_POINTER = b"version https://git-lfs"
 # What a checkpoint's own code could do is never asked for; without this, transformers would ask the user whether to run it
@@ -134,12 +137,15 @@ def count_parameters(module: nn.Module) -> dict[str, int]:
 
 def written_by_this_project(base_model: str) -> bool:
     """Whether the checkpoint is a randomly initialised one that `slmrec.llm.make_backbone` wrote."""
-    manifest = Path(base_model) / MANIFEST
-    return manifest.is_file() and read_json(manifest).get("stage") == "backbone"
+    return stage_of(base_model) == "backbone"
 
 
-def backbone_input(base_model: str) -> dict:
-    """Describe the backbone as a stage input: a digest of its configuration and of the sizes and first bytes of its weights."""
+def backbone_input(base_model: str, whole: bool = False) -> dict:
+    """Describe the backbone as a stage input: a digest of its configuration and of the sizes and first bytes of its weights.
+
+    A checkpoint that this project made is compared with its manifest, if it is small; with `whole`, all weights of any one are
+    read, and their sha256 recorded. Raises InputError when they are not the known ones.
+    """
     config = load_backbone_config(base_model)
     if not Path(base_model).is_dir():
         return {"base_model": base_model, "digest": json_sha256([base_model, getattr(config, "_commit_hash", None)])}
@@ -147,7 +153,20 @@ def backbone_input(base_model: str) -> dict:
     if not weights:
         raise InputError(f"--base_model {base_model}: the directory has no weights (*.safetensors or pytorch_model*.bin)")
     heads = [(path.name, path.stat().st_size, _head_sha256(path)) for path in weights]
-    return {"base_model": Path(base_model).name, "digest": json_sha256([file_sha256(Path(base_model) / "config.json"), heads])}
+    digest = json_sha256([file_sha256(Path(base_model) / "config.json"), heads])
+    if stage_of(base_model) and (whole or sum(path.stat().st_size for path in weights) <= CHECKED_BYTES):
+        read_manifest(base_model)
+    return {"base_model": Path(base_model).name, "digest": digest} | ({"sha256": _whole_sha256(weights)} if whole else {})
+
+
+def _whole_sha256(weights: list[Path]) -> dict[str, str]:
+    """File name -> sha256. Raises InputError for a file of the Hugging Face cache that is not the one it is named for."""
+    digests = {path.name: file_sha256(path) for path in weights}
+    for path in weights:
+        named = path.resolve().name
+        if re.fullmatch("[0-9a-f]{64}", named) and named != digests[path.name]:
+            raise InputError(f"{path}: damaged: its sha256 is {digests[path.name]}, and the cache has it as {named}")
+    return digests
 
 
 def _head_sha256(path: Path) -> str:

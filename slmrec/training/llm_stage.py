@@ -55,7 +55,7 @@ def open_stage(
     described = {
         "data": stage_input(inputs.data, "data"),
         "embeddings": stage_input(inputs.embeddings, "embeddings"),
-        "base_model": backbone_input(model.base_model),
+        "base_model": backbone_input(model.base_model, inputs.check_base_model),
     }
     if inputs.text:
         require_same_item_map(inputs.data, inputs.text)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -115,6 +116,7 @@ def test_the_layers_left_out_are_no_warning(tiny_backbone, caplog):
 def test_fingerprint_follows_weights_and_configuration_but_not_the_place(write_backbone, tmp_path):
     original = backbone_input(str(write_backbone(tmp_path / "a", num_layers=1)))
     moved = (tmp_path / "a").rename(tmp_path / "b")
+    (moved / "manifest.json").unlink()  # which would say that the files have changed
     assert backbone_input(str(moved))["digest"] == original["digest"]
     weights = bytearray((moved / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -208,3 +210,39 @@ def test_models_that_see_the_future_or_are_no_decoder(model, line):
 def test_other_decoders_are_causal():
     for model in (GPT2Model(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2)), LlamaModel(LlamaConfig(**TINY))):
         require_causal(model.eval(), "somewhere")
+
+
+def test_a_changed_bit_in_a_checkpoint_of_ours_is_noticed(write_backbone, tmp_path):
+    directory = write_backbone(tmp_path / "backbone", num_layers=1)
+    weights = bytearray((directory / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (directory / "model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match="model.safetensors: damaged or changed since it was written"):
+        backbone_input(str(directory))
+
+
+def test_all_weights_of_somebody_else_s_checkpoint_are_read_when_asked(write_backbone, tmp_path):
+    """Their sha256 is recorded, and no part of the digest; the Hugging Face cache names files by theirs."""
+    made = write_backbone(tmp_path / "made", num_layers=1)
+    plain = shutil.copytree(made, tmp_path / "plain", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
+    digest = hashlib.sha256((plain / "model.safetensors").read_bytes()).hexdigest()
+    asked, unasked = backbone_input(str(plain), whole=True), backbone_input(str(plain))
+    assert asked == unasked | {"sha256": {"model.safetensors": digest}}
+    for name, right in ((digest, True), ("0" * 64, False)):
+        (tmp_path / "blobs").mkdir(exist_ok=True)
+        shutil.copy(made / "model.safetensors", tmp_path / "blobs" / name)
+        (plain / "model.safetensors").unlink()
+        (plain / "model.safetensors").symlink_to(tmp_path / "blobs" / name)
+        if right:
+            assert backbone_input(str(plain), whole=True) == asked
+        else:
+            with pytest.raises(InputError, match=f"damaged: its sha256 is {digest}, and the cache has it as 0000"):
+                backbone_input(str(plain), whole=True)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"manifest_version": 3}'])
+def test_a_manifest_of_somebody_else_in_a_checkpoint_says_nothing(write_backbone, tmp_path, content):
+    directory = write_backbone(tmp_path / "backbone", num_layers=1)
+    (directory / "run.json").unlink()
+    (directory / "manifest.json").write_text(content)
+    assert backbone_input(str(directory))["base_model"] == "backbone"
