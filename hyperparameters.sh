@@ -18,9 +18,6 @@ NUM_LAYERS_STUDENT=4                    # paper, Section 5: SLMRec_4<-8
 NUM_BLOCKS=4                            # paper, Table 6 (b) and Figure 4
 LAMBDA_COS=1.0                          # paper, Table 6 (lambda 1)
 LAMBDA_NORM=0.1                         # paper, Table 6 (lambda 2)
-LAMBDA_LOGITS=1.0                       # our choice, like the next two: the other kinds of distillation, in run_tables.sh only
-LAMBDA_ATTENTION=1.0
-LAMBDA_CONTRASTIVE=0.1
 PER_DEVICE_TRAIN_BATCH_SIZE=256         # paper, Table 5
 PER_DEVICE_EVAL_BATCH_SIZE=512          # paper, Table 5
 MAX_LENGTH=30                           # released code
@@ -70,7 +67,6 @@ case "$DATASET" in
     demo | cloth | movie | music | sport) ;;   # the paper's way
     *) TEXT_USE=auto ;;                 # our choice: SASRec starts from titles where more than half of the items have one
 esac
-TEACHER_WIDTHS="64 256"                 # of the other teachers in run_tables.sh teacher-size, beside 128
 
 eval "$FROM_ENVIRONMENT"                # LEARNING_RATE=0.001 bash run_finetune.sh ... counts
 

@@ -14,7 +14,6 @@ instead of time). An environment variable overrides a value of hyperparameters.s
 from __future__ import annotations
 
 import difflib
-import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,21 +23,17 @@ from reproduce.experiments import EXPERIMENTS, STUDENT, TEACHER, Backbone, as_te
 from slmrec.checks import at_least
 from slmrec.command_line import flags_of, grouped, help_text
 from slmrec.errors import InputError
+from slmrec.pipeline.flags import ENCODER, SASREC, STAGES, StageFlags, share_flags
+from slmrec.pipeline.front_door import PipelineArguments, absent_stages, print_shares, require_files
 
 COMMAND = "bash run_tables.sh EXPERIMENT DATASET"
 
 
 @dataclass
-class TablesArguments:
+class TablesArguments(PipelineArguments):
     """Flags of run_tables.sh itself"""
 
     seeds: int = field(default=1, metadata={"help": "each has its own SASRec and random backbone; tables show their spread"})
-    dry_run: bool = field(default=False, metadata={"help": "only print the commands of the stages"})
-    reviews: str | None = field(default=None, metadata={"help": "your reviews; not needed for the demo and the paper's data"})
-    base_model: str | None = field(
-        default=None, metadata={"help": "a known name (smollm2-135m), a directory or hub name; default: the data set's own"}
-    )
-    run_dir: str | None = field(default=None, metadata={"help": "where everything goes; default: runs/DATASET[-BASE_MODEL]"})
 
     def __post_init__(self):
         at_least("seeds", self.seeds, 1)
@@ -86,23 +81,19 @@ def run_without_data(name: str, rest: list[str]) -> None:
 def run(experiment: str, dataset: str, argv: list[str]) -> int:
     """Run what is missing and render; the exit status of the first command that fails, else 0."""
     from reproduce.commands import experiment_steps, find_place
-    from slmrec.pipeline.front_door import print_shares, require_files
-    from slmrec.pipeline.run import Record, run_stages
+    from slmrec.pipeline.run import Record, pending_steps, run_stages
 
     own, shares = share(experiment, dataset, argv)
     require_files(own, shares)
     place = find_place(dataset, own.run_dir, own.base_model, shares)
     require_free(experiment, place.backbone, shares)
-    steps, record = experiment_steps(experiment, place, own.seeds, own.reviews, shares), Record(place.own)
+    steps = experiment_steps(experiment, place, own.seeds, own.reviews, shares)
     if own.dry_run:
-        for step in steps:
-            print(shlex.join(step.words).removeprefix("env ") + "  # up to date" * record.holds(step))
-        return 0
+        return run_stages(steps, place.own, dry_run=True)
     print_shares(dataset, shares)
-    idle = all(record.holds(step) for step in steps if step.output_dir)
+    idle = not any(step.output_dir or step is steps[-1] for step in pending_steps(steps, Record(place.own)))
     status = 0 if idle else run_stages(steps, place.own)
-    tables = place.own.parent / "tables"
-    shown = tables / place.own.name / f"{experiment}.md"
+    shown = place.own.parent / "tables" / place.own.name / f"{experiment}.md"
     if idle and shown.is_file():
         print(f"{shown.read_text(encoding='utf-8')}\nNothing to do. bash run_tables.sh --render {place.own.parent} renders anew")
     elif not status:
@@ -112,9 +103,6 @@ def run(experiment: str, dataset: str, argv: list[str]) -> int:
 
 def share(experiment: str, dataset: str, argv: list[str]) -> tuple[TablesArguments, dict[str, list[str]]]:
     """The flags of run_tables.sh itself, and every stage's share of the others, all of them checked."""
-    from slmrec.pipeline.flags import STAGES, StageFlags, share_flags
-    from slmrec.pipeline.front_door import absent_stages
-
     if any(name == "seed" for name, _ in grouped(argv)):
         raise InputError("--seed: a table has seeds 0, 1, 2 ...; --seeds N says how many")
     stages = {name: described for name, described in STAGES.items() if name != "baseline"}
@@ -139,7 +127,6 @@ def share(experiment: str, dataset: str, argv: list[str]) -> tuple[TablesArgumen
 def encoder_stages(names: list[str]) -> dict:
     """The flags of conventional models beside SASRec, each with those that the model has."""
     from slmrec.encoders.registry import ENCODERS, architecture_arguments, training_arguments  # which needs torch
-    from slmrec.pipeline.flags import ENCODER, SASREC, StageFlags
 
     kinds, stages = (architecture_arguments(), training_arguments(), *ENCODER[2:]), {}
     for name in names:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,9 @@ class ScriptStep(Step):
     @property
     def output_dir(self) -> Path:
         return Path(self.places[-1])
+
+    def typed(self) -> str:
+        return shlex.join(self.words).removeprefix("env ")
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,8 @@ def script(name: str, dataset: str, shell: str, places: list[object], flags: lis
 
 
 def data_steps(place: Place, reviews: str | None, shares: Shares) -> Iterator[Step]:
-    """The data stage: the user's reviews, those generated for the demo, or the paper's; nothing where there are data already."""
+    """The data stage: the user's reviews, those generated for the demo, or the paper's; other data that are there stay."""
     data, raw, meta = place.shared / "data", place.shared / "raw", []
-    if not reviews and (data / MANIFEST).is_file():
-        return
     if not reviews and place.dataset == "demo":
         yield python("reviews", "-m slmrec.data.demo", "--output_dir", raw, given=shares["demo"])
         reviews, meta = raw / "reviews.json.gz", ["--meta", raw / "meta.json.gz"]
@@ -137,6 +139,8 @@ def data_steps(place: Place, reviews: str | None, shares: Shares) -> Iterator[St
         yield Step("download", ("bash", os.path.relpath(ROOT / "datasets/download.sh"), place.dataset))
         raw, name = os.path.relpath(ROOT / "datasets/raw"), PAPER_DATA[place.dataset]
         reviews, meta = f"{raw}/{name}_5.json.gz", ["--meta", f"{raw}/meta_{name}.json.gz"]
+    elif not reviews and (data / MANIFEST).is_file():
+        return
     elif not reviews:
         raise InputError(f"{place.dataset} is no data set of the paper: give its reviews with --reviews FILE")
     yield python("data", "-m slmrec.data", "--input", reviews, *meta, "--output_dir", data, given=shares["data"])

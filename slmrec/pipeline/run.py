@@ -139,9 +139,9 @@ def _changed(file: Path) -> tuple[int, int]:
 
 
 def code_digest() -> str:
-    """Of everything that could change what a command does: this project's Python files, the pins, Python itself."""
+    """Of everything that could change what a command does: this project's Python and shell files, the pins, Python itself."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("slmrec/**/*.py"), ROOT / "requirements.txt"]):
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("*.sh"), *ROOT.glob("slmrec/**/*.py"), ROOT / "requirements.txt"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -14,9 +14,9 @@ import pytest
 
 from reproduce import __main__ as command_line
 from reproduce.experiments import EXPERIMENTS, FULL, ONLINE, Experiment, e4srec
-from slmrec import run_stages
 from slmrec.artifacts import read_json
 from slmrec.data import demo
+from slmrec.pipeline import run as run_stages
 
 ROOT = Path(__file__).parents[2]
 FEW_STEPS = "--max_steps 4 --save_steps 2 --sasrec.num_epochs 1 --sasrec.hidden_size 16 --backbone.hidden_size 32".split()
