@@ -20,7 +20,7 @@ from typing import Any, Self, TextIO, TypeVar
 from tqdm import tqdm
 
 STAGE = "SLMREC_STAGE"
-HEAD_WIDTH = 30  # of the stage's number and name, so that a pipeline's lines stand in columns
+HEAD_WIDTH = 28  # of the stage's number and name, so that a pipeline's lines stand in columns
 METER = "{n_fmt}/{total_fmt}{unit} |{bar:16}| {elapsed} < {remaining}"
 PLAIN_METER = "{n_fmt}/{total_fmt}{unit}  {elapsed} < {remaining}"
 REDRAW_SECONDS, PLAIN_SECONDS = 0.1, 60.0
@@ -47,6 +47,13 @@ def head() -> str:
         number, _, name = os.environ[STAGE].partition(" ")
         return f"[{number}] {name}".ljust(HEAD_WIDTH) + "  "
     return f"{_stage['name']}: " if _stage["name"] else ""
+
+
+def announce() -> None:
+    """Begin the moving line with the stage's head: a script does this for the seconds in which the stage's own process starts."""
+    if speaks() and sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{head()}")
+        sys.stderr.flush()
 
 
 def speaks() -> bool:

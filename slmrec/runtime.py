@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import re
 import resource
@@ -21,7 +22,8 @@ STATUS = Path("/proc/self/status")
 
 def run_main(main: Callable[[list[str] | None], None]) -> None:
     """Run an entry point: what the user, files and disks cause becomes one line on stderr, a bug stays a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogLines()])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogLines()])
+    logging.getLogger("slmrec").setLevel(logging.INFO)
     quiet_libraries()
     try:
         main(None)
@@ -37,12 +39,13 @@ def quiet_libraries() -> None:
     """Leave the terminal to this project's own lines: transformers shows bars and reports for each file that it reads or writes,
     and tells its users, not ours, what it will rename."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
-    if "transformers" not in sys.modules:  # a stage that has not imported it has no need of it
-        return
-    from transformers.utils import logging as transformers_logging
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+    else:  # it reads these when a stage imports it, and a stage that has no need of it does not wait for it
+        os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def seed_everything(seed: int) -> None:

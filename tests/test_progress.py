@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
 import types
@@ -97,6 +98,18 @@ def test_a_pipeline_numbers_and_names_its_stages(capsys, monkeypatch):
     finish("best validation MRR 0.319 at step 100", "110/110 steps")
     assert re.fullmatch(r"\[4/9\] teacher e4srec_8 +110/110 steps  00:29  best .* at step 100\n", capsys.readouterr().out)
     assert progress.in_pipeline()
+
+
+@pytest.mark.parametrize("first", ["quiet_libraries()", "import transformers"])
+def test_transformers_is_quiet_whenever_it_is_imported(first):
+    code = f"""
+from slmrec.runtime import quiet_libraries
+{first}
+quiet_libraries()
+from transformers.utils import logging
+assert not logging.is_progress_bar_enabled() and logging.get_verbosity() == logging.ERROR
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_resumed_run_counts_its_own_steps_for_the_time_left(terminal, monkeypatch):

@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     with stage:
         write_demo(stage.path, args.seed, args.num_users, args.num_items)
-        stage.result = f"synthetic reviews in {REVIEWS}, titles and categories in {META}"
+        stage.result = f"synthetic: {REVIEWS}, {META}"
 
 
 if __name__ == "__main__":

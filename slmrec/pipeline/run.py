@@ -20,7 +20,7 @@ from pathlib import Path
 from slmrec.artifacts import MANIFEST, json_sha256, read_json, write_json
 from slmrec.errors import InputError
 from slmrec.pipeline.steps import Step, check_base_models, check_flags, check_together, read_steps
-from slmrec.progress import STAGE, head, say
+from slmrec.progress import STAGE, announce, head, say
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = "up_to_date.json"
@@ -57,6 +57,7 @@ def _run_if_need_be(step: Step, later: list[Step], record: Record) -> int:
         return 0
     if step.output_dir is None and later and record.holds(later[0]):
         return 0  # it would prepare what needs no preparation
+    announce()
     status = run_command(step.command())
     if not status:
         record.note(step)
