@@ -90,7 +90,7 @@ def run(experiment: str, dataset: str, argv: list[str]) -> int:
     steps = experiment_steps(experiment, place, own.seeds, own.reviews, shares)
     if own.dry_run:
         return run_stages(steps, place.own, dry_run=True)
-    print_shares(dataset, shares)
+    print_shares(shares)
     idle = not any(step.output_dir or step is steps[-1] for step in pending_steps(steps, Record(place.own)))
     status = 0 if idle else run_stages(steps, place.own)
     shown = place.own.parent / "tables" / place.own.name / f"{experiment}.md"

@@ -86,8 +86,8 @@ def find_place(dataset: str, run_dir: str | None, base_model: str | None, shares
     if base_model and (own / "backbone" / MANIFEST).is_file():
         raise InputError(f"{own}: holds runs on a random backbone; give those on {base_model} another --run_dir")
     layers = base_model_layers(name, shares) if name else int(last(shares, "backbone", "num_layers", "8"))
-    values = shell_values(dataset, ["SASREC_NUM_EPOCHS", "TEXT_USE"], ROOT, os.environ | {"BASE_MODEL": ""})  # shared by all
-    text_use = last(shares, "sasrec", "text_use", values["TEXT_USE"])
+    values = shell_values(dataset, ["SASREC_NUM_EPOCHS"], ROOT, os.environ | {"BASE_MODEL": ""})  # shared by all
+    text_use = last(shares, "sasrec", "text_use", os.environ.get("TEXT_USE", "off"))  # the paper's tables read no titles
     text = () if text_use == "off" else (str(shared / "text"), "--text_use", text_use)
     return Place(dataset, shared, own, name, Backbone(layers, random=not name), values["SASREC_NUM_EPOCHS"], text)
 

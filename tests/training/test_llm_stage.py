@@ -370,7 +370,7 @@ def test_the_best_checkpoint_may_lie_in_the_run_that_was_resumed(flags, tmp_path
     [
         ({"num_layers": 3}, "config.num_layers = 2, this one 3"),
         ({"train_strategy": "lora"}, "config.train_strategy = 'full', this one 'lora'"),
-        ({"lora_r": 8}, "config.lora_r = 16, this one 8"),
+        ({"item_dropout": 0.1}, "config.item_dropout = 0.0, this one 0.1"),
         ({"targets": "all"}, "config.targets = 'last', this one 'all'"),
         ({"learning_rate": 5e-5}, "config.learning_rate = 0.003, this one 5e-05"),
         ({"weight_decay": 0.1}, "config.weight_decay = 0.0, this one 0.1"),
