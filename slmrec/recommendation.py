@@ -335,8 +335,11 @@ class Model:
         """User vectors [len(rows), d] of histories that are not empty."""
         ends = histories.offsets[1:][rows]
         lengths = np.minimum(ends - histories.offsets[:-1][rows], self.recommender.max_length)
-        flat = np.arange(lengths.sum()) + np.repeat(ends - np.cumsum(lengths), lengths)
-        arrays = {"users": histories.numbers[rows], "history": histories.items[flat], "lengths": lengths}
+        arrays = {
+            "users": histories.numbers[rows],
+            "history": histories.items[indices(ends - lengths, lengths)],
+            "lengths": lengths,
+        }
         return self.recommender.encode({name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
 
 

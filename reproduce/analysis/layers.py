@@ -26,6 +26,7 @@ from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.open_model import load_recommender
+from slmrec.ragged import row_ends
 from slmrec.runtime import pick_device, run_main
 
 
@@ -85,7 +86,7 @@ def decoder_input(model: EllmRecommender, batch: dict[str, torch.Tensor]) -> tor
     if len(model.after):
         embed = plain_backbone(model.backbone).get_input_embeddings()
         return embed(model.after[-1:]).expand(len(batch["lengths"]), -1)
-    last_items = batch["history"][batch["lengths"].cumsum(0) - 1]
+    last_items = batch["history"][row_ends(batch["lengths"])]
     return model.item_vectors(last_items)
 
 

@@ -180,7 +180,7 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
         supervised_layers=tuple(saved["supervised_layers"]),
         projected_layers={int(layer): width for layer, width in saved["projected_layers"].items()},
         text_vectors=read_text_vectors(stage) if "text_width" in saved else None,
-        train_items=saved.get("trains_items", False),
+        train_items=saved["trains_items"],
     )
     _load_heads(model, directory)
     return model

@@ -92,8 +92,8 @@ def resolve_precision(training: LlmTrainingArguments, hidden_size: int) -> str:
 
 
 def multiplies_bf16_natively() -> bool:
-    """Whether this CPU has instructions for bf16 products (an older torch that cannot tell counts as no)."""
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    """Whether this CPU has instructions for bf16 products."""
+    found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 

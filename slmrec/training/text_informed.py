@@ -13,6 +13,7 @@ from slmrec.embeddings import load_text_vectors
 from slmrec.encoders.encoder import Encoder
 from slmrec.errors import InputError
 from slmrec.progress import say
+from slmrec.ragged import indices
 from slmrec.text.arguments import TextUseArguments
 from slmrec.text.cold_items import fill_from_text, untrained_items
 from slmrec.text.item_table import put_text_into, write_out_text
@@ -85,7 +86,4 @@ def finish_model(model: Encoder, text: ItemText | None, rows: SplitRows) -> int:
 def training_items(rows: SplitRows) -> np.ndarray:
     """The items of all training rows, those of histories and targets, int64 [M]; some occur several times."""
     users, lengths = rows.users, rows.lengths + 1  # the last target stands behind the history
-    first = rows.end[users] + 1 - lengths
-    return rows.dataset.items[np.arange(lengths.sum()) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)].astype(
-        np.int64
-    )
+    return rows.dataset.items[indices(rows.end[users] + 1 - lengths, lengths)].astype(np.int64)
