@@ -5,7 +5,6 @@ A new encoder is a class in a file of its own, with its settings in it, and its 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -88,7 +87,7 @@ def architecture_arguments() -> type[EncoderArguments]:
                 flag.check(name, getattr(self, name))
 
     made = make_dataclass("EncoderArguments", columns, bases=(EncoderArguments,), namespace={"__post_init__": check})
-    made.__doc__ = EncoderArguments.__doc__
+    made.__doc__ = "Which encoder, and its settings; not every encoder has them all."
     return made
 
 
@@ -106,14 +105,18 @@ def training_arguments() -> type[TrainEncoderArguments]:
 def _with_defaults(text: str, name: str, defaults: dict[str, dict]) -> Any:
     """A flag that is None unless given, its help completed by the defaults: encoder -> setting -> value."""
     values = {encoder: settings[name] for encoder, settings in defaults.items() if name in settings}
-    (usual, _), *others = Counter(values.values()).most_common()
-    shown = [f"{usual:g}" if isinstance(usual, float) else f"{usual}"]
+    having = {value: [encoder for encoder in values if values[encoder] == value] for value in values.values()}
+    usual = max(having, key=lambda value: len(having[value]))
     if len(values) < len(TRAINED):  # not all have it
-        shown[0] += f" ({', '.join(encoder for encoder, value in values.items() if value == usual)})"
-    for other, _ in others:
-        having = ", ".join(encoder for encoder, value in values.items() if value == other)
-        shown.append(f"{other:g} ({having})" if isinstance(other, float) else f"{other} ({having})")
-    return field(default=None, metadata={"help": f"{text.removesuffix(ENCODERS_OWN)}; default: {', '.join(shown)}"})
+        shown = ", ".join(f"{_short(value)} ({', '.join(encoders)})" for value, encoders in having.items())
+    else:
+        others = [f"{', '.join(encoders)}: {_short(value)}" for value, encoders in having.items() if value != usual]
+        shown = _short(usual) + (f" ({'; '.join(others)})" if others else "")
+    return field(default=None, metadata={"help": f"{text.removesuffix(ENCODERS_OWN)}; default: {shown}"})
+
+
+def _short(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def with_defaults(model: str, defaults: dict, given: dict) -> dict:

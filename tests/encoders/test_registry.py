@@ -45,8 +45,8 @@ def help_of(arguments, name):
 
 
 def test_help_shows_the_defaults_of_all_encoders():
-    assert help_of(architecture_arguments(), "hidden_size") == "width of the item embedding; default: 128, 384 (nearest)"
-    assert help_of(architecture_arguments(), "dropout").endswith("; default: 0.5, 0.2 (bert4rec)")
+    assert help_of(architecture_arguments(), "hidden_size") == "width of the item embedding; default: 128 (nearest: 384)"
+    assert help_of(architecture_arguments(), "dropout").endswith("; default: 0.5 (bert4rec: 0.2)")
     heads = "; default: 2 (sasrec, bert4rec, duorec, maerec, lightsans, s3rec)"
     assert help_of(architecture_arguments(), "num_heads").endswith(heads)
     assert help_of(architecture_arguments(), "num_interests").endswith("; default: 5 (lightsans)")
@@ -54,7 +54,7 @@ def test_help_shows_the_defaults_of_all_encoders():
     assert contrast == (
         "duorec: weight of the contrast; maerec: weight of learning to mask, L_mask; default: 0.1 (duorec), 1 (maerec)"
     )
-    assert help_of(training_arguments(), "learning_rate").endswith("; default: 0.001, 0.0005 (bert4rec)")
+    assert help_of(training_arguments(), "learning_rate").endswith("; default: 0.001 (bert4rec: 0.0005)")
     assert help_of(training_arguments(), "pretrain_epochs").endswith("; default: 2 (s3rec)")
 
 
