@@ -4,7 +4,7 @@
 # Tests on the real review files look for them under $SLMREC_SHARED/data and skip, saying so, without it.
 set -euo pipefail
 case "${1:-}" in
-    -h | --help) sed -n '2,3s/^# //p' "$0"; exit ;;
+    -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;;
 esac
 cd "$(dirname "$0")"
 source setup_env.sh requirements.txt requirements/test.txt
