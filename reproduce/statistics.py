@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata, ttest_1samp, wilcoxon
 
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import reciprocal_rank
@@ -27,6 +26,8 @@ def paired_test(first: np.ndarray, second: np.ndarray) -> dict:
 
     Raises InputError when the two do not have the same shape, hold no user or no rank.
     """
+    from scipy.stats import rankdata, ttest_1samp, wilcoxon  # seconds, which a table of one run has no need of
+
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise InputError(f"ranks {first.shape} and {second.shape}: one rank per seed and user is needed of both models")
@@ -73,6 +74,8 @@ def mean_ranks(values: dict[str, list[float | None]], ties: str = "average") -> 
     """
     if len({len(row) for row in values.values()}) > 1:
         raise InputError(f"mean rank: not the same number of columns: { {model: len(row) for model, row in values.items()} }")
+    from scipy.stats import rankdata
+
     for model, row in values.items():
         known = [value for value in row if value is not None]
         if not known or not np.isfinite(known).all():

@@ -183,3 +183,10 @@ def test_what_stops_the_runner_stops_the_stage_which_may_clean_up(tmp_path):
 def test_the_record_is_json(made):
     made(step("a"))
     assert read_json(Path("run/up_to_date.json")).keys() == {"run/a"}
+
+
+def test_a_start_with_nothing_to_do_loads_no_slow_library():
+    slow = "{'torch', 'transformers', 'scipy', 'polars'}"
+    code = f"import slmrec.pipeline.run, reproduce.comparison, sys; print({slow} & set(sys.modules))"
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert outcome.stdout.strip() == "set()"
