@@ -115,11 +115,14 @@ class Record:
             write_json(self.path, self.digests)
 
     def _digest(self, step: Step) -> str | None:
-        """Of the command, the code, what the command names on disk, and what it wrote; None where it wrote no manifest."""
-        if step.output_dir is None or not (step.output_dir / MANIFEST).is_file():
+        """Of the command, the code, what the command names on disk, and what it wrote, if anything; None for no stage."""
+        if step.output_dir is None:
             return None
         named = [(word, fingerprint(Path(word))) for word in step.words if os.path.exists(word)]
-        files = [_changed(step.output_dir / name) for name in read_json(step.output_dir / MANIFEST).get("outputs", {})]
+        manifest = step.output_dir / MANIFEST
+        files = None
+        if manifest.is_file():
+            files = [_changed(step.output_dir / name) for name in read_json(manifest).get("outputs", {})]
         return json_sha256([self.code, step.words, named, files])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,19 @@ def test_lost_or_changed_files_are_noticed(made):
     assert made(*chain()) == ["c"]  # which writes the same again, so that d has nothing new
     Path("run/b/file").write_text("of somebody else")
     assert made(*chain()) == ["b"]
+
+
+def test_a_stage_that_rightly_wrote_nothing_is_not_asked_again(made, monkeypatch):
+    steps = (step("a"), step("b", source="run/a"))
+    monkeypatch.setattr(run, "run_command", lambda words: 0)
+    assert run_stages(list(steps), "run") == 0 and not Path("run/a").exists()
+    assert not pending_steps(list(steps), Record(Path("run")))
+
+
+def test_a_lost_directory_is_made_again(made):
+    made(*chain())
+    shutil.rmtree("run/c")
+    assert made(*chain()) == ["c"]
 
 
 def test_a_plain_input_file_counts_by_its_size_and_time(made):
