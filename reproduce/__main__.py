@@ -43,7 +43,7 @@ def usage() -> str:
     """What `-h` prints."""
     flags = help_text((TablesArguments,), COMMAND).partition("\n\n")[2]
     stages = "Flags of stages have the prefixes that bash run_pipeline.sh -h lists; conventional models have their name as one."
-    return f"{__doc__}\n  EXPERIMENT       paper             what runs\n{as_text()}\n\n{flags}\n\n{stages}"
+    return f"{__doc__}\n  EXPERIMENT       paper                    what runs\n{as_text()}\n\n{flags}\n\n{stages}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -112,8 +112,11 @@ def share(experiment: str, dataset: str, argv: list[str]) -> tuple[TablesArgumen
         stages[name] = replace(stages[name], wired=stages[name].wired | {"seed": 0})
     models = models_of(experiment, Backbone())
     encoders = [name for name in dict.fromkeys(m.encoder or m.name for m in models if m.stage == "encoder") if name != "sasrec"]
-    stages |= encoder_stages(encoders) if argv else {}
-    absent = absent_stages(dataset, dict(grouped(argv)))
+    given = dict(grouped(argv))
+    stages |= encoder_stages(encoders) if encoders and given.keys() - flags_of(TablesArguments).keys() else {}
+    absent = absent_stages(dataset, given)
+    if any(model.text for model in models):
+        absent.pop("text", None)
     if EXPERIMENTS[experiment].kind == "efficiency":
         stages["efficiency"] = StageFlags("python -m reproduce.efficiency", (BenchmarkArguments,), {"data": "-", "json": "-"})
     if not any(model.layers for model in models):
@@ -138,9 +141,9 @@ def encoder_stages(names: list[str]) -> dict:
 
 def to_all_encoders(argv: list[str], stages: dict, encoders: list[str]) -> list[str]:
     """Where conventional models alone are compared, a flag without a prefix goes to each that has it."""
-    words = []
+    words, models = [], [name for name in ("sasrec", *encoders) if encoders and name in stages]
     for name, values in grouped(argv):
-        having = [stage for stage in ("sasrec", *encoders) if encoders and "." not in name and stages[stage].has(name)]
+        having = [stage for stage in models if "." not in name and stages[stage].has(name)]
         words += [word for stage in having for word in (f"--{stage}.{name}", *values)] or [f"--{name}", *values]
     return words
 

@@ -68,8 +68,8 @@ class Experiment:
     """One experiment.
 
     Attributes:
-        title: of its tables, with those of the paper that it repeats.
-        paper: what it repeats, for lists; "-" for experiments of ours.
+        name: of its tables.
+        paper: what of the paper it repeats; "" for experiments of ours.
         runs: what runs, in a few words.
         kind: which summary, tables and figure it has; "models" compares models.
         models: in the order of the table; a function of the backbone where they depend on it.
@@ -79,7 +79,7 @@ class Experiment:
         dataset: whether it needs a data set.
     """
 
-    title: str
+    name: str
     paper: str
     runs: str
     kind: str = "models"
@@ -88,6 +88,10 @@ class Experiment:
     reference: str = ""
     axis: str = ""
     dataset: bool = True
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.paper})" if self.paper else self.name
 
 
 # -- models -------------------------------------------------------------------------------------------------------------------
@@ -211,10 +215,10 @@ def pairs(model: str, *others: str) -> list[tuple[str, str]]:
 # -- the list, in the order of the report -------------------------------------------------------------------------------------
 
 EXPERIMENTS = {
-    "stats": Experiment("Data sets (Table 1)", "Table 1", "counts of the data set", "stats"),
+    "stats": Experiment("Data sets", "Table 1", "counts of the data set", "stats"),
     "main": Experiment(
-        "Models compared (Tables 2 and 3)",
-        "Tables 2, 3",
+        "Models compared",
+        "Tables 2 and 3",
         "every conventional model, E4SRec with all layers, 8 and 4, SLMRec_4<-8; mean ranks",
         models=main_models,
         pairs=[*pairs("slmrec_4_8", "e4srec_4", "e4srec_8"), ("e4srec_8", "e4srec_4"), *against("sasrec", [FULL, e4srec(8)])],
@@ -222,37 +226,37 @@ EXPERIMENTS = {
     ),
     "encoders": Experiment(
         "Conventional models",
-        "Tables 2, 3",
+        "",
         "the conventional models alone: metrics, paired tests against Markov and SASRec, what training took",
         models=ENCODERS,
         pairs=[*against("markov", ENCODERS[:-2]), *against("sasrec", ENCODERS[:-2])],
         reference="sasrec",
     ),
     "ablation": Experiment(
-        "Terms of the loss (Tables 4 and 9)",
-        "Tables 4, 9",
+        "Terms of the loss",
+        "Tables 4 and 9",
         "cos; cos + norm; cos + ms; all three",
         models=[e4srec(4), *ABLATION],
         pairs=[*against("e4srec_4", ABLATION), *pairs("slmrec_4_8", "slmrec_cos", "slmrec_cos_norm", "slmrec_cos_ms")],
         reference="e4srec_4",
     ),
     "depth-train": Experiment(
-        "Depth: a model trained at each depth (Figures 2 and 5, d to f)",
-        "Figures 2, 5 d-f",
+        "Depth: a model trained at each depth",
+        "Figures 2 and 5, d to f",
         "E4SRec with 1, 2, 4, 8, 16, 24 and 32 layers, as many as the backbone has",
         models=lambda backbone: [e4srec(depth) for depth in backbone.depths(PAPER_DEPTHS)],
         pairs=[("e4srec_8", f"e4srec_{depth}") for depth in DEPTHS if depth != 8],
         axis="decoder layers",
     ),
     "depth-infer": Experiment(
-        "Depth: the layers of one trained model (Figures 2 and 5, a to c)",
-        "Figures 2, 5 a-c",
+        "Depth: the layers of one trained model",
+        "Figures 2 and 5, a to c",
         "the deepest E4SRec read at its last ten layers, without training",
         "depth-infer",
         models=lambda backbone: [e4srec(backbone.layers)],
     ),
     "blocks": Experiment(
-        "Number of blocks B (Figure 4)",
+        "Number of blocks B",
         "Figure 4",
         "B = 1, 2, 4, and with 8 layers 8",
         models=BLOCKS,
@@ -260,7 +264,7 @@ EXPERIMENTS = {
         axis="blocks B",
     ),
     "online": Experiment(
-        "Teacher and student trained together (RQ4)",
+        "Teacher and student trained together",
         "RQ4",
         "teacher and student trained together, also with a divergence of the logits",
         models=[*BASE, FULL, *ONLINE],
@@ -273,7 +277,7 @@ EXPERIMENTS = {
     ),
     "kd-kinds": Experiment(
         "Kinds of distillation",
-        "-",
+        "",
         "logits, attention and contrastive distillation instead of feature alignment",
         models=[*BASE, *KD_KINDS],
         pairs=[*against("e4srec_4", KD_KINDS), *pairs("slmrec_4_8", "slmrec_logits", "slmrec_attention", "slmrec_contrastive")],
@@ -281,7 +285,7 @@ EXPERIMENTS = {
     ),
     "student-size": Experiment(
         "Depth of the student",
-        "-",
+        "",
         "students of 1, 2 and 4 layers, each beside the same depth without a teacher",
         models=[e4srec(8), *(model for depth in (1, 2, 4) for model in (e4srec(depth), student(depth, 8)))],
         pairs=[
@@ -293,7 +297,7 @@ EXPERIMENTS = {
     ),
     "teacher-size": Experiment(
         "Depth and width of the teacher",
-        "-",
+        "",
         "one student, teachers of 4, 8, 16 and all layers, and of other widths where the backbone is random",
         models=teacher_sizes,
         pairs=[
@@ -302,21 +306,21 @@ EXPERIMENTS = {
         reference="e4srec_4",
     ),
     "regimes": Experiment(
-        "Training settings that were tried", "-", "nothing: shows finetune.py runs in RUNS/DATASET/search", "regimes"
+        "Training settings that were tried", "", "nothing: shows finetune.py runs in RUNS/DATASET/search", "regimes"
     ),
     "layers": Experiment(
-        "What each layer changes", "-", "block influence and CKA of the teacher's layers", "layers", models=[e4srec(8)]
+        "What each layer changes", "", "block influence and CKA of the teacher's layers", "layers", models=[e4srec(8)]
     ),
     "cold": Experiment(
         "Short histories and rare targets",
-        "-",
+        "",
         "main's models by history and popularity of the target",
         "cold",
         models=main_models,
     ),
     "text": Experiment(
         "Titles, beyond the paper",
-        "-",
+        "",
         "SASRec from titles and from controls, the nearest title, E4SRec and SLMRec on the table that knows titles",
         models=TITLES,
         pairs=[
@@ -326,20 +330,20 @@ EXPERIMENTS = {
         reference="sasrec",
     ),
     "efficiency": Experiment(
-        "Efficiency (Tables 5, 7 and 8)",
-        "Tables 5, 7, 8",
+        "Efficiency",
+        "Tables 5, 7 and 8",
         "the benchmark; flags go to python -m reproduce.efficiency",
         "efficiency",
     ),
     "theory": Experiment(
-        "Propositions 1 and 2 (Section 6)",
-        "Propositions 1, 2",
+        "Propositions 1 and 2",
+        "Section 6",
         "a numeric check; needs no DATASET",
         "theory",
         dataset=False,
     ),
     "hyper-parameters": Experiment(
-        "Hyper-parameters (Table 6)",
+        "Hyper-parameters",
         "Table 6",
         "the scripts' values beside the paper's; needs no DATASET",
         "hyper-parameters",
@@ -368,10 +372,10 @@ def paper_rows(experiment: str) -> dict[str, str | tuple[str, ...]]:
 
 def as_text() -> str:
     """The list for `-h`."""
-    return "\n".join(f"  {name:<17}{entry.paper:<18}{entry.runs}" for name, entry in EXPERIMENTS.items())
+    return "\n".join(f"  {name:<17}{entry.paper or '-':<25}{entry.runs}" for name, entry in EXPERIMENTS.items())
 
 
 def as_markdown() -> str:
     """The list as the table of docs/experiments.md."""
-    rows = [f"| `{name}` | {entry.paper} | {entry.runs} |" for name, entry in EXPERIMENTS.items()]
+    rows = [f"| `{name}` | {entry.paper or '-'} | {entry.runs} |" for name, entry in EXPERIMENTS.items()]
     return "\n".join(["| experiment | paper | what runs |", "|---|---|---|", *rows])

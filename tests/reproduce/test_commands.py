@@ -169,9 +169,7 @@ def test_the_benchmark_runs_once_unless_asked_for(commands, tmp_path):
 
 def test_a_new_experiment_is_one_entry(commands, monkeypatch):
     models = [e4srec(8), slmrec("slmrec_t1", "temperature 1", "--temperature 1 --lambda_logits 1")]
-    monkeypatch.setitem(
-        EXPERIMENTS, "temperature", Experiment("Temperatures", "-", "one student at a temperature", models=models)
-    )
+    monkeypatch.setitem(EXPERIMENTS, "temperature", Experiment("Temperatures", "", "one student at a temperature", models=models))
     (line,) = starting(commands("temperature"), "run_distill.sh")
     assert "runs/mine/e4srec_8 runs/mine/slmrec_t1" in line and line.endswith("--temperature 1 --lambda_logits 1")
 

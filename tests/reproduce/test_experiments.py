@@ -105,7 +105,7 @@ def test_a_new_experiment_is_one_entry(monkeypatch, tmp_path):
     """It stands in -h and in the documents' table, is summarised, has tables, a figure, and a place in the report."""
     models = [e4srec(8), *(slmrec(f"slmrec_t{n}", f"temperature {n}", f"--temperature {n}") for n in (1, 3))]
     pairs = [("slmrec_t1", "slmrec_t3")]
-    entry = Experiment("Temperatures", "-", "one student at two temperatures", models=models, pairs=pairs, reference="slmrec_t3")
+    entry = Experiment("Temperatures", "", "one student at two temperatures", models=models, pairs=pairs, reference="slmrec_t3")
     monkeypatch.setitem(EXPERIMENTS, "temperature", entry)
     assert "one student at two temperatures" in as_text() and "| `temperature` | - | one student" in as_markdown()
     runs = [a_run(0, "distill", mrr, 0.05) for mrr in (0.1, 0.2)]

@@ -47,7 +47,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(directory)
-        patched.setitem(EXPERIMENTS, "small", Experiment("Few models", "-", "", models=MODELS, pairs=PAIRS, reference="e4srec_8"))
+        patched.setitem(EXPERIMENTS, "small", Experiment("Few models", "", "", models=MODELS, pairs=PAIRS, reference="e4srec_8"))
         patched.setattr(run_stages, "run_command", in_this_process)
         for name, value in (("SLMREC_STAGE", ""), ("TEACHER_STATES", "1"), ("OMP_NUM_THREADS", "1")):
             patched.setenv(name, value)
