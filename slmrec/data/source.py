@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from slmrec.data.columns import Columns, find_columns
 from slmrec.data.compressed import read_head
 from slmrec.data.delimited import read_rows
 from slmrec.data.frames import PARQUET, parquet_columns, read_parquet, starts_with
+from slmrec.data.input_files import input_files
 from slmrec.data.interactions import Interactions
 from slmrec.data.layout import TYPES, Layout, find_layout, find_row_columns
 from slmrec.data.recbole import holds_sequences, read_sequence_rows
@@ -101,38 +101,6 @@ def describe(path: str, kind: str, args: DataArguments) -> dict:
     if kind == "recbole" and holds_sequences(layout, item):
         return {"ready": True, "layout": layout, "columns": Columns(flags["user"] or "user_id", item, None, None)}
     return {"layout": Layout(**vars(layout) | {"first": ()}), "columns": find_row_columns(path, layout, flags)}
-
-
-def input_files(names: list[str]) -> list[str]:
-    """The files that --input names: files, patterns such as 'part-*.gz', and folders, whose files come in the order of names."""
-    paths: list[str] = []
-    for name in names:
-        if Path(name).is_dir():
-            paths += folder_files(Path(name))
-        elif Path(name).exists():
-            paths.append(name)
-        else:
-            matching = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())
-            if not matching:
-                raise InputError(f"{name}: no such file")
-            paths += matching
-    repeated = next((path for number, path in enumerate(paths) if path in paths[:number]), None)
-    if repeated:
-        raise InputError(f"--input names {repeated} twice")
-    return paths
-
-
-def folder_files(folder: Path) -> list[str]:
-    """The data files below a folder; with parquet files in it these alone. Names with . or _ in front are other programs'."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-    ]
-    parquet = [path for path in files if path.suffix == ".parquet"]
-    if not files:
-        raise InputError(f"{folder}: a folder without data files")
-    return [str(path) for path in parquet or files]
 
 
 def guess_format(path: str, encoding: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slmrec.command_line import flags_of, grouped, help_sections, help_text, parse_arguments
+from slmrec.data.input_files import input_files
 from slmrec.errors import InputError
 from slmrec.pipeline.flags import DISTILL, FINETUNE, LLM, RULE, STAGES, share_flags, share_lines
 
@@ -35,7 +36,8 @@ class PipelineArguments:
     reviews: str | None = field(
         default=None,
         metadata={
-            "help": "your reviews, actions or sequences; not needed for the demo, the paper's data, and data that are there"
+            "help": "your reviews, actions or sequences: a file, a folder, or a pattern in quotes; "
+            "not needed for the demo, the paper's data, and data that are there"
         },
     )
     base_model: str | None = field(
@@ -136,9 +138,9 @@ PAPER_DATA = ("cloth", "movie", "music", "sport")
 
 def require_files(own: PipelineArguments, shares: dict[str, list[str]]) -> None:
     given = dict(grouped(shares.get("data", [])))
-    files = [own.reviews, *(given[name][-1] for name in ("meta", "item_table", "user_table") if name in given)]
-    for path in files:
-        if path and not Path(path).is_file():
+    input_files([own.reviews] if own.reviews else [])  # files, a pattern or a folder
+    for path in (given[name][-1] for name in ("meta", "item_table", "user_table") if name in given):
+        if not Path(path).is_file():
             raise InputError(f"{path}: no such file")
 
 
