@@ -88,6 +88,8 @@ class DataArguments:
             self._only([f"{role}_column" for role in self.columns()], "for files with columns, not for sequences")
         if found != "amazon" and not self.meta:
             self._only(["max_malformed"], "for JSON lines")
+        if found == "parquet" and not self.meta and self.encoding.lower() not in ("utf-8", "utf8"):
+            raise InputError(f"--encoding {self.encoding} is only for text, not for parquet")
         if found not in ("csv", "recbole"):
             self._only(["no_header"], "for tables: --format csv or recbole")
         if found not in ("sequences", "recbole"):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
-import polars.selectors as cs
 
 from slmrec.data.columns import Columns
 from slmrec.data.interactions import ActionBlocks, Interactions
-from slmrec.data.values import BILLION, numbers, refuse, times
+from slmrec.data.values import BILLION, Where, numbers, refuse, times
 from slmrec.errors import InputError
 
-Where = Callable[[int], str]
 PARQUET = b"PAR1"  # how such a file begins
 PART_ROWS = 1 << 20  # of a parquet file at a time
 
@@ -94,8 +93,10 @@ def typed_ids(ids: pl.Series, where: Where) -> pl.Series:
     """Ids as text: of text, categories or whole numbers; numbers with a fraction of nought count as whole ones."""
     if ids.dtype.is_float():
         refuse_null(ids.fill_nan(None), ids.name, where)
-        refuse(ids != ids.round(), ids, ids.name, "which is no id", where)
-        ids = ids.cast(pl.Int128)
+        refuse(~ids.is_finite() | (ids != ids.round()), ids, ids.name, "which is no id", where)
+        exact = 2**24 if ids.dtype == pl.Float32 else 2**53  # whole numbers from here on have neighbours that look the same
+        refuse(ids.abs() >= exact, ids, ids.name, "a rounded number; ids that large have to be whole numbers or text", where)
+        ids = ids.cast(pl.Int64)
     elif not (ids.dtype.is_integer() or ids.dtype in (pl.String, pl.Categorical, pl.Enum)):
         raise InputError(f"{where(0)}: {ids.name} is of type {ids.dtype}; ids are text or whole numbers")
     return ids.cast(pl.String)
@@ -136,12 +137,23 @@ def typed_times(values: pl.Series, where: Where) -> tuple[pl.DataFrame, str]:
     return pl.DataFrame({"time": moments // ticks, "part": moments % ticks * (BILLION // ticks)}), "date"
 
 
-def as_polars(frame: object) -> pl.DataFrame:
-    """A data frame of polars or pandas as one of polars. Raises InputError for anything else."""
+def as_polars(frame: Any, names: list[str] | None = None) -> pl.DataFrame:
+    """A data frame of polars or pandas as one of polars, with these columns. Raises InputError for anything else."""
     if isinstance(frame, pl.LazyFrame):
-        return frame.collect()
+        frame = frame.collect()
+    frame = frame if names is None else frame[names]
     if isinstance(frame, pl.DataFrame):
         return frame
-    if type(frame).__module__.partition(".")[0] != "pandas":
+    try:
+        return pl.from_pandas(frame)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"a column of the data frame holds values of several types ({first_line(error)})") from None
+
+
+def frame_columns(frame: Any) -> list[str]:
+    """Names of the columns of a data frame. Raises InputError when it is none of polars or pandas."""
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect_schema().names()
+    if not isinstance(frame, pl.DataFrame) and type(frame).__module__.partition(".")[0] != "pandas":
         raise InputError(f"a data frame of polars or pandas is needed, not a {type(frame).__name__}")
-    return pl.from_pandas(frame).select(cs.all())
+    return [str(name) for name in frame.columns]

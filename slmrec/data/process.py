@@ -16,7 +16,7 @@ from slmrec.data.attributes import save_attributes
 from slmrec.data.columns import NONE, find_columns
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.data.filters import PROTOCOLS, SKIPPED, Filtered, apply_rules
-from slmrec.data.frames import add_frame, as_polars
+from slmrec.data.frames import add_frame, as_polars, frame_columns
 from slmrec.data.interactions import ActionBlocks, Interactions
 from slmrec.data.meta import Meta, known_items, no_meta, read_meta
 from slmrec.data.meta_table import MetaColumns, typed_meta
@@ -115,10 +115,9 @@ def prepare(
     """
     meta_file = meta if isinstance(meta, (str, Path)) else None
     args = DataArguments(input=[FRAME], format="parquet", meta=str(meta_file) if meta_file else None, **flags)
-    table = as_polars(frame)
-    columns = find_columns(FRAME, table.columns, args.columns())
-    names = [name for name in vars(columns).values() if name]
-    inputs = {"reviews": {"file": FRAME, "digest": frame_digest(table.select(names))}}
+    columns = find_columns(FRAME, frame_columns(frame), args.columns())
+    table = as_polars(frame, list(dict.fromkeys(name for name in vars(columns).values() if name)))
+    inputs = {"reviews": {"file": FRAME, "digest": frame_digest(table)}}
     if meta_file:
         inputs["meta"] = file_input(meta_file)
     elif meta is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slmrec.data.amazon import find_fields, parsed, read_amazon
 from slmrec.data.arguments import DataArguments
-from slmrec.data.columns import Columns, find_columns
+from slmrec.data.columns import KNOWN, NONE, Columns, find_columns, guess
 from slmrec.data.compressed import read_head
 from slmrec.data.delimited import read_rows
 from slmrec.data.frames import PARQUET, parquet_columns, read_parquet, starts_with
@@ -26,6 +26,7 @@ DESCRIBED = {
     "sequences": "sequences",
     "parquet": "parquet",
 }
+SEQUENCE_ROWS = {"rating": NONE, "time": NONE}  # columns that a file with one sequence a row does not have
 HISTORY = re.compile(rb'\{\s*"[^"]*"\s*:\s*\[')  # how a JSON object of sequences begins
 
 
@@ -97,10 +98,22 @@ def describe(path: str, kind: str, args: DataArguments) -> dict:
     if kind == "parquet":
         return {"columns": find_columns(path, parquet_columns(path), flags)}
     layout = find_layout(path, args.encoding, args.no_header, atomic=kind == "recbole")
-    item = flags["item"] or "item_id"
-    if kind == "recbole" and holds_sequences(layout, item):
-        return {"ready": True, "layout": layout, "columns": Columns(flags["user"] or "user_id", item, None, None)}
+    item = flags["item"] or guess(layout.names, KNOWN["item"])
+    if kind == "recbole" and item and holds_sequences(layout, item):
+        return {
+            "ready": True,
+            "layout": layout,
+            "columns": find_columns(path, layout.names, SEQUENCE_ROWS | sequence_flags(flags)),
+        }
     return {"layout": Layout(**vars(layout) | {"first": ()}), "columns": find_row_columns(path, layout, flags)}
+
+
+def sequence_flags(flags: dict[str, str | None]) -> dict[str, str]:
+    """The flags that name columns of a file with one sequence a row. Raises InputError for those that it has no use for."""
+    for role in SEQUENCE_ROWS:
+        if flags[role] not in (None, NONE):
+            raise InputError(f"--{role}_column is only for files with one action a row")
+    return {role: name for role, name in flags.items() if name}
 
 
 def guess_format(path: str, encoding: str) -> str:

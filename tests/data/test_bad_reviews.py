@@ -199,6 +199,16 @@ def test_flags_that_cannot_work_are_refused(data_cli, tmp_path, flags, message):
     assert message in refused(data_cli, tmp_path, *flags, "--input", "unused")
 
 
+def test_flags_without_use_for_what_is_found(data_cli, tmp_path):
+    rows = "user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta b c\td\n"
+    (tmp_path / "s.inter").write_text(rows)
+    error = refused(data_cli, tmp_path, "--input", tmp_path / "s.inter", "--time_column", "when")
+    assert "--time_column is only for files with one action a row" in error
+    (tmp_path / "s.txt").write_text("9 1 2 3\n")
+    error = refused(data_cli, tmp_path, "--input", tmp_path / "s.txt", "--no_header")
+    assert "--no_header is only for tables" in error
+
+
 def test_min_rating_without_ratings(data_cli, tmp_path):
     (tmp_path / "s.txt").write_text("9 1 2 3\n")
     error = refused(data_cli, tmp_path, "--format", "sequences", "--input", tmp_path / "s.txt", "--min_rating", "4")

@@ -181,6 +181,8 @@ def test_a_folder_as_spark_writes_it(run, tmp_path):
         (pl.Series(["a", "b ", " c"]).cast(pl.Categorical), ["a", "b", "c"], None),
         (pl.Series([1.0, None, 3.0]), None, "row 4: user is missing"),
         (pl.Series([1.0, 2.5, 3.0]), None, "row 4: user is 2.5, which is no id"),
+        (pl.Series([1.0, float("inf"), 3.0]), None, "row 4: user is inf, which is no id"),
+        (pl.Series([1.0, 2.0**53, 3.0]), None, "row 4: user is 9007199254740992.0, a rounded number"),
         (pl.Series(["a", "nan", "c"]), None, "row 4: user is 'nan', which is no id"),
         (pl.Series([True, False, True]), None, "user is of type Boolean; ids are text or whole numbers"),
     ],
@@ -206,6 +208,8 @@ def test_frames_of_pandas_and_polars_give_the_same(tmp_path, capsys):
     assert other.item_map == dataset.item_map and np.array_equal(other.items, dataset.items)
     prepare(frame, tmp_path / "pandas", k_core=1, meta=meta)
     assert "up to date" in capsys.readouterr().out
+    with pytest.raises(InputError, match="several types"):
+        prepare(frame.assign(user_id=["u", 1] * 6), tmp_path / "mixed")
     with pytest.raises(InputError, match="not a list"):
         prepare([1], tmp_path / "list")
     with pytest.raises(InputError, match="the data frame: none of its columns is called like a user"):
