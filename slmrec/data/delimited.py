@@ -9,13 +9,14 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 import polars as pl
 
 from slmrec.data.columns import Columns
 from slmrec.data.compressed import decoded, line_blocks
-from slmrec.data.interactions import ActionBlocks, Interactions, Numbers, Place
+from slmrec.data.interactions import ActionBlocks, Interactions, Numbers
 from slmrec.data.layout import Layout
 from slmrec.data.values import numbers as as_numbers
 from slmrec.data.values import times
@@ -92,50 +93,52 @@ def quoted_rows(
 ) -> Iterator[tuple[pl.DataFrame, Numbers]]:
     """The rows of blocks of lines in which cells may stand in quotes, `number` rows after the start."""
     place, positions = layout.place(path), [layout.names.index(name) for name in wanted]
-    reader = csv.reader(text_lines(path, blocks, number + layout.skip), delimiter=layout.separator, strict=True)
-    rows: list[list[str | None]] = []
+    lines = chain.from_iterable(text_blocks(path, blocks, number + layout.skip))
+    reader = csv.reader(lines, delimiter=layout.separator, strict=True)
+    pick = itemgetter(*positions, positions[0])  # one more, so that it is a tuple for one column, too
+    rows: list[tuple[str, ...]] = []
     numbers: list[int] = []
-    while (row := next_row(reader, place, number + 1)) is not None:
-        number += 1
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) > len(layout.names):
-            raise InputError(f"{place(number)} has {len(row)} cells where {layout.named_by} has {len(layout.names)}")
-        rows.append([row[position] if position < len(row) else None for position in positions])
-        numbers.append(number)
-        if len(rows) == CHUNK_ROWS:
-            yield as_frame(rows, wanted), numbers
-            rows, numbers = [], []
+    line, width = 0, len(layout.names)
+    try:
+        for row in reader:
+            number += 1
+            if reader.line_num - line > 1:
+                refuse_backslash(row, place(number))
+            line = reader.line_num
+            if len(row) != width or not row[0].strip():
+                if not any(cell.strip() for cell in row):
+                    continue
+                if len(row) > width:
+                    raise InputError(f"{place(number)} has {len(row)} cells where {layout.named_by} has {width}")
+                row += [""] * (width - len(row))
+            rows.append(pick(row))
+            numbers.append(number)
+            if len(rows) == CHUNK_ROWS:
+                yield as_frame(rows, wanted), numbers
+                rows, numbers = [], []
+    except csv.Error as error:
+        if "new-line" in str(error):
+            raise InputError(f"{place(number + 1)}: a carriage return stands inside it") from None
+        raise InputError(f"{place(number + 1)}: its quotes do not pair (a quote in a quoted cell is written twice)") from None
     if rows:
         yield as_frame(rows, wanted), numbers
 
 
-def text_lines(path: str, blocks: Iterator[bytes], lines_before: int) -> Iterator[str]:
+def refuse_backslash(row: list[str], where: str) -> None:
+    """Raise InputError where \\" may have ended a cell for one program and not for another, so that rows are swallowed."""
+    if any('\\"' in cell and "\n" in cell for cell in row):
+        raise InputError(f'{where}: a cell with \\" goes on over several lines; a quote in a quoted cell is written twice')
+
+
+def text_blocks(path: str, blocks: Iterator[bytes], lines_before: int) -> Iterator[io.StringIO]:
+    """The blocks as text that gives its lines one by one, each of which ends at a line feed alone."""
     for block in blocks:
-        yield from io.StringIO(decoded(block, path, lines_before), newline="\n")
+        yield io.StringIO(decoded(block, path, lines_before), newline="\n")
         lines_before += block.count(b"\n")
 
 
-def next_row(reader, place: Place, number: int) -> list[str] | None:
-    """The next row of a csv reader, None at the end. Raises InputError when its quotes do not pair."""
-    line = reader.line_num
-    try:
-        row = next(reader)
-    except StopIteration:
-        return None
-    except csv.Error as error:
-        if "new-line" in str(error):
-            raise InputError(f"{place(number)}: a carriage return stands inside it") from None
-        raise InputError(f"{place(number)}: its quotes do not pair (a quote inside a quoted cell is written twice)") from None
-    if reader.line_num - line > 1 and any('\\"' in cell and "\n" in cell for cell in row):
-        raise InputError(
-            f'{place(number)}: a cell with \\" goes on over several lines; a quote inside a quoted cell is written twice'
-        )
-    return row
-
-
-def as_frame(rows: list[list[str | None]], names: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+def as_frame(rows: list[tuple[str, ...]], names: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame({name: pl.Series(cells, dtype=pl.String) for name, cells in zip(names, zip(*rows))})
 
 
 def read_rows(paths: list[str], layout: Layout, columns: Columns, encoding: str) -> Interactions:
