@@ -121,10 +121,10 @@ def next_commands(run_dir: Path) -> list[str]:
     """What can be typed next; the model is the student, where there is one."""
     model, where = shlex.quote(str(evaluated_models(run_dir)[-1])), shlex.quote(str(run_dir))
     commands = {
-        f"python recommend.py --model {model} --users all --output recommendations.csv": "the ten best items of each user",
-        f"python serve.py --model {model}": "a page to try it (first: pip install -r requirements/serve.txt)",
-        f"tensorboard --logdir {where}": "how the training went",
-        f"bash run_tables.sh main {shlex.quote(run_dir.name)}": "the same table with all conventional recommenders",
+        f"python recommend.py --model {model} --users all --output top.csv": "ten items for each user",
+        f"python serve.py --model {model}": "a page to try it (pip install -r requirements/serve.txt)",
+        f"tensorboard --logdir {where}": "the curves",
+        f"bash run_tables.sh main {shlex.quote(run_dir.name)}": "this table with all baselines",
     }
     width = max(map(len, commands))
     lines = [f"  {command.ljust(width)}  # {what}" for command, what in commands.items()]
