@@ -259,3 +259,27 @@ def test_arrays_that_need_no_guard_are_never_empty(name):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_parse(script):
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "flags", "commands"),
+    [
+        (
+            "demo",
+            [],
+            ["embed_titles.py --data runs/demo/data --output_dir runs/demo/text", "sasrec_text --num_epochs 40 --text_use start"],
+        ),
+        ("mine", [], ["runs/mine/text --min_share 0.5", "--text runs/mine/text --text_use auto"]),
+        ("mine", ["--text_use", "sum"], ["--output_dir runs/mine/text\n", "--text runs/mine/text --text_use sum"]),
+    ],
+)
+def test_titles_are_used_unless_the_papers_way_is_asked_for(dataset, flags, commands, tmp_path):
+    (tmp_path / "reviews.json").touch()
+    reviews = [] if dataset == "demo" else ["--reviews", "reviews.json"]
+    said = run(ROOT / "run_pipeline.sh", dataset, *reviews, *flags, "--dry_run", cwd=tmp_path).stdout
+    assert all(command in said for command in commands), said
+    assert "--models sasrec sasrec_text e4srec_8" in said if dataset == "demo" else "sasrec_text" not in said
+    papers_way = run(
+        ROOT / "run_pipeline.sh", "mine", "--reviews", "reviews.json", "--text_use", "off", "--dry_run", cwd=tmp_path
+    )
+    assert papers_way.returncode == 0 and "runs/mine/text" not in papers_way.stdout
