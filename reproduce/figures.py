@@ -132,30 +132,22 @@ def shared_legend(figure: Figure, panel: Axes) -> None:
 
 def model_picture(summary: dict, main: dict | None) -> Picture | None:
     """Curves where the models stand for numbers, else their differences to one of them; None below two models."""
-    rankings = [name for name in RANKING_NAMES if len(measured(summary["models"], name)) > 1]
-    if not rankings:
+    if axis := EXPERIMENTS[summary["experiment"]].axis:
+        return curves(summary, main, axis)
+    found = {ranking: differences(summary, ranking) for ranking in RANKING_NAMES}
+    found = {ranking: pair for ranking, pair in found.items() if pair[1]}
+    if not found:
         return None
-    axis = EXPERIMENTS[summary["experiment"]].axis
-    return curves(summary, main, rankings, axis) if axis else differences(summary, rankings)
-
-
-def differences(summary: dict, rankings: list[str]) -> Picture:
-    """MRR of every model minus that of the experiment's reference, a row per model and a panel per ranking."""
-    most = max(len(measured(summary["models"], ranking)) for ranking in rankings)
-    figure, axes = panels(summary, 1, len(rankings), 4.6, 0.27 * most + 0.9)
+    most = max(len(others) for _, others in found.values())
+    figure, axes = panels(summary, 1, len(found), 4.6, 0.27 * most + 1.2)
     with_paper = False
-    for panel, ranking in zip(axes[0], rankings, strict=True):
-        models = [model for model, _ in measured(summary["models"], ranking)]
-        reference = next((m for m in models if m["name"] == EXPERIMENTS[summary["experiment"]].reference), models[0])
-        own = {run["seed"]: run["metrics"][ranking]["MRR"] for run in reference["runs"]}
-        others = [(model, seed_differences(model, own, ranking)) for model in models if model is not reference]
-        others = [(model, values) for model, values in others if values]
+    for panel, (ranking, (reference, others)) in zip(axes[0], found.items(), strict=True):
         means, deviations = points(values for _, values in others)
         draw_bars(panel, means, deviations)
         panel.set_yticks(range(len(others)), [model["label"] for model, _ in others])
         panel.set_ylim(len(others) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
-        mean = 100 * np.mean(list(own.values()))
+        mean = 100 * np.mean([run["MRR"] for run in ranked(reference, ranking)])
         panel.set_title(f"{RANKING_NAMES[ranking]}, minus {reference['label']}'s {mean:.2f}", fontsize=9, loc="right")
         panel.set_xlabel("difference in MRR (points)")
         with_paper |= ranking == "sampled" and draw_paper(panel, summary, reference, [model for model, _ in others])
@@ -164,10 +156,18 @@ def differences(summary: dict, rankings: list[str]) -> Picture:
     return Picture(summary["experiment"], figure, caption)
 
 
-def seed_differences(model: dict, reference: dict[int, float], ranking: str) -> list[float]:
-    """MRR minus the reference's for every seed that both have."""
-    runs = [run for run in model["runs"] if ranking in run["metrics"] and run["seed"] in reference]
-    return [run["metrics"][ranking]["MRR"] - reference[run["seed"]] for run in runs]
+def differences(summary: dict, ranking: str) -> tuple[dict, list[tuple[dict, list[float]]]]:
+    """The experiment's reference, and every other model with its MRR minus the reference's for each seed that both have."""
+    models = [model for model, _ in measured(summary["models"], ranking)]
+    wanted = EXPERIMENTS[summary["experiment"]].reference
+    reference = next((model for model in models if model["name"] == wanted), models[0] if models else {"runs": []})
+    own = {run["seed"]: run["metrics"][ranking]["MRR"] for run in reference["runs"] if ranking in run["metrics"]}
+    others = [
+        (model, [run["metrics"][ranking]["MRR"] - own[run["seed"]] for run in runs if run["seed"] in own])
+        for model, runs in ((m, [run for run in m["runs"] if ranking in run["metrics"]]) for m in models)
+        if model is not reference
+    ]
+    return reference, [(model, values) for model, values in others if values]
 
 
 def draw_bars(panel: Axes, means: np.ndarray, deviations: np.ndarray) -> None:
@@ -193,28 +193,42 @@ def draw_paper(panel: Axes, summary: dict, reference: dict, models: list[dict]) 
     shown = {height: value - base for height, value in enumerate(printed) if None not in (value, base)}
     panel.plot(list(shown.values()), list(shown), "D", markerfacecolor="none", color=GREY, linestyle="none", zorder=3)
     low, high = panel.get_xlim()
-    panel.set_xlim(
-        min([low, *(1.1 * value for value in shown.values())]), max([high, *(1.1 * value for value in shown.values())])
-    )
+    ends = [1.1 * value for value in shown.values()]
+    panel.set_xlim(min([low, *ends]), max([high, *ends]))
     return bool(shown)
 
 
-def curves(summary: dict, main: dict | None, rankings: list[str], axis: str) -> Picture:
-    """Metrics over the number that each model stands for (its x), SASRec of `main` as a line across."""
+def metric_grid(
+    summary: dict, main: dict | None, rankings: list[str], axis: str, draw: Callable[[Axes, str, str], None]
+) -> Figure:
+    """A panel per ranking (down) and metric (across), in which `draw` draws and SASRec of `main` is a line across."""
     figure, axes = panels(summary, len(rankings), len(GROUP_METRICS), 3.0, 2.2)
     for row, ranking in zip(axes, rankings, strict=True):
-        models = measured([model for model in summary["models"] if model["x"] is not None], ranking)
-        models.sort(key=lambda entry: entry[0]["x"])
-        positions = [model["x"] for model, _ in models]
         for panel, metric in zip(row, GROUP_METRICS, strict=True):
-            means, deviations = points([run[metric] for run in runs] for _, runs in models)
-            panel.errorbar(positions, means, deviations, marker="o", color=COLOURS[0], capsize=3, label="a model at each point")
-            panel.set_xscale("log", base=2)
-            panel.set_xticks(positions, [f"{position:g}" for position in positions], fontsize=8)
-            panel.xaxis.set_minor_locator(NullLocator())
+            draw(panel, ranking, metric)
             draw_baseline(panel, main, ranking, metric)
             panel.set(xlabel=axis, ylabel=f"{metric}, {RANKING_NAMES[ranking]} (%)")
     shared_legend(figure, axes[0, 0])
+    return figure
+
+
+def curves(summary: dict, main: dict | None, axis: str) -> Picture | None:
+    """Metrics over the number that each model stands for (its x); None below two models."""
+    models = sorted((model for model in summary["models"] if model["x"] is not None), key=lambda model: model["x"])
+    rankings = [name for name in RANKING_NAMES if len(measured(models, name)) > 1]
+    if not rankings:
+        return None
+
+    def draw(panel: Axes, ranking: str, metric: str) -> None:
+        shown = measured(models, ranking)
+        positions = [model["x"] for model, _ in shown]
+        values = points([run[metric] for run in runs] for _, runs in shown)
+        panel.errorbar(positions, *values, marker="o", color=COLOURS[0], capsize=3, label="a model at each point")
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(positions, [f"{position:g}" for position in positions], fontsize=8)
+        panel.xaxis.set_minor_locator(NullLocator())
+
+    figure = metric_grid(summary, main, rankings, axis, draw)
     return Picture(summary["experiment"], figure, "Mean and standard deviation over seeds. The paper's curves have no numbers.")
 
 
@@ -233,19 +247,17 @@ def layer_curves(summary: dict, main: dict | None) -> Picture:
     """Metrics of each layer's state, with and without the final norm."""
     groups = by_layer(summary)
     rankings = [name for name in RANKING_NAMES if all(name in metrics for seeds in groups.values() for metrics in seeds)]
-    figure, axes = panels(summary, len(rankings), len(GROUP_METRICS), 3.0, 2.2)
     lines = sorted({(model, final_norm) for model, _, final_norm in groups})
-    for row, ranking in zip(axes, rankings, strict=True):
-        for panel, metric in zip(row, GROUP_METRICS, strict=True):
-            for (model, final_norm), (colour, marker) in zip(lines, cycle(LOOKS), strict=False):
-                layers = sorted(layer for name, layer, norm in groups if (name, norm) == (model, final_norm))
-                seeds = ([seed[ranking][metric] for seed in groups[model, layer, final_norm]] for layer in layers)
-                label = f"{model}, {'after the final norm' if final_norm else 'as it is'}"
-                panel.errorbar(layers, *points(seeds), color=colour, marker=marker, capsize=3, label=label)
-            draw_baseline(panel, main, ranking, metric)
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.set(xlabel="layer that is read", ylabel=f"{metric}, {RANKING_NAMES[ranking]} (%)")
-    shared_legend(figure, axes[0, 0])
+
+    def draw(panel: Axes, ranking: str, metric: str) -> None:
+        for (model, final_norm), (colour, marker) in zip(lines, cycle(LOOKS), strict=False):
+            layers = sorted(layer for name, layer, norm in groups if (name, norm) == (model, final_norm))
+            seeds = ([seed[ranking][metric] for seed in groups[model, layer, final_norm]] for layer in layers)
+            label = f"{model}, {'after the final norm' if final_norm else 'as it is'}"
+            panel.errorbar(layers, *points(seeds), color=colour, marker=marker, capsize=3, label=label)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    figure = metric_grid(summary, main, rankings, "layer that is read", draw)
     caption = "Each layer's state read by the trained projection without further training, over seeds."
     return Picture("depth-infer", figure, f"{caption} The paper's curves have no numbers.")
 

@@ -1,7 +1,7 @@
 """Where one model gains over another: by history length and target popularity, without repeats, without near-duplicate titles.
 
     python -m reproduce.gains --models runs/beauty/sasrec_text --against runs/beauty/sasrec --text runs/beauty/text \
-        --output runs/tables/beauty/gains.json
+        --output runs/beauty/gains.json
 
 Reads what `evaluate.py` wrote for the test split. U users; several models of each side are seeds, whose metrics are averaged.
 """

@@ -4,7 +4,7 @@
     python train_sr_trad.py --data runs/beauty/data_hidden --text runs/beauty/text --output_dir runs/beauty/sasrec_hidden
     python evaluate.py --model runs/beauty/sasrec_hidden --data runs/beauty/data --split test --full_ranking
     python -m reproduce.hidden_items --hidden runs/beauty/data_hidden --models runs/beauty/sasrec_hidden \
-        --output runs/tables/beauty/hidden_items.json
+        --output runs/beauty/hidden_items.json
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ HASHED: dict[tuple, str] = {}  # (path, inode, size, times) -> sha256: one comma
 
 
 def read_json(path: str | Path, kind: type = dict):
-    """Parse one JSON file that holds an object (or a `list`). Raises InputError when it is missing or something else."""
+    """Parse one JSON file that holds an object, or a `list`. Raises InputError when it is missing or something else."""
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -33,7 +33,7 @@ def read_json(path: str | Path, kind: type = dict):
     except (RecursionError, ValueError):  # nested too deeply; an integer of thousands of digits
         raise InputError(f"{path}: not valid JSON (nested too deeply, or a number too long)") from None
     if not isinstance(content, kind):
-        raise InputError(f"{path}: not a JSON {'object in braces' if kind is dict else kind.__name__}")
+        raise InputError(f"{path}: not a JSON {'object in braces' if kind is dict else 'list in brackets'}")
     return content
 
 

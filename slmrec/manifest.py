@@ -34,7 +34,7 @@ def read_manifest(directory: str | Path, stage: str | tuple[str, ...] | None = N
         raise InputError(f"{directory}: {'its stage has not finished yet' if unfinished else 'no such directory'}")
     if not (directory / MANIFEST).is_file():
         raise InputError(f"{directory}: not a stage directory (it has no {MANIFEST})")
-    manifest = _well_formed(directory / MANIFEST)
+    manifest = parse_manifest(directory / MANIFEST)
     expected = (stage,) if isinstance(stage, str) else stage
     if expected and manifest["stage"] not in expected:
         raise InputError(f"{directory}: holds a {manifest['stage']!r} stage where {' or '.join(map(repr, expected))} is needed")
@@ -47,17 +47,8 @@ def read_manifest(directory: str | Path, stage: str | tuple[str, ...] | None = N
     return manifest
 
 
-def stage_of(directory: str | Path) -> str | None:
-    """The stage that made a directory, as its manifest says; None for a directory of somebody else, whatever lies in it."""
-    try:
-        manifest = read_json(Path(directory) / MANIFEST)
-    except (InputError, OSError):
-        return None
-    return str(manifest["stage"]) if {"stage", "schema_version"} <= manifest.keys() else None
-
-
-def _well_formed(path: Path) -> dict:
-    """The manifest in a file. Raises InputError when a field is missing or the whole is not what was written."""
+def parse_manifest(path: Path) -> dict:
+    """The manifest in a file, its outputs not looked at. Raises InputError when it is not, as a whole, what a stage wrote."""
     manifest = read_json(path)
     for name, kind in FIELDS.items():
         if not isinstance(manifest.get(name), kind):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slmrec.errors import InputError
 from slmrec.files import is_temporary, read_json
-from slmrec.manifest import MANIFEST
+from slmrec.manifest import MANIFEST, parse_manifest
 
 RUN = "run.json"  # the marker: what a directory, finished or not, is a run of; written first and removed last
 
@@ -31,6 +31,14 @@ def is_ours(directory: Path) -> bool:
     if directory.is_symlink() or not directory.is_dir():
         return False
     return any(_speaks_of_a_stage(directory / name) for name in (RUN, MANIFEST))
+
+
+def stage_of(directory: str | Path) -> str | None:
+    """The stage that made a directory, None for a directory of somebody else, whatever lies in it.
+
+    Raises InputError where a stage made it and its manifest is missing or damaged.
+    """
+    return parse_manifest(Path(directory) / MANIFEST)["stage"] if is_ours(Path(os.path.realpath(directory))) else None
 
 
 def _speaks_of_a_stage(path: Path) -> bool:

@@ -110,13 +110,16 @@ def test_help_shows_choices_and_no_default_where_there_is_none(capsys):
 @pytest.mark.parametrize(
     "words, usage",
     [
-        (["finetune.py"], "python finetune.py --data"),
+        (["a script.py"], "python a script.py --output_dir OUTPUT_DIR"),
         (["-m", "slmrec.data"], "python -m slmrec.data --input"),
         (["-m", "slmrec.data.demo"], "python -m slmrec.data.demo --output_dir"),
     ],
 )
-def test_usage_names_the_command_that_was_typed(words, usage):
-    outcome = subprocess.run([sys.executable, *words, "-h"], cwd=ROOT, capture_output=True, text=True, check=True)
+def test_usage_names_the_command_that_was_typed(words, usage, tmp_path):
+    script = "from slmrec.command_line import parse_arguments\nfrom slmrec.arguments import OutputArguments"
+    (tmp_path / "a script.py").write_text(f"{script}\nparse_arguments(OutputArguments)")
+    command, environment = [sys.executable, *words, "-h"], os.environ | {"PYTHONPATH": str(ROOT)}
+    outcome = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert outcome.stdout.startswith(f"usage: {usage}") and "None" not in outcome.stdout
 
 

@@ -59,7 +59,9 @@ def known_flags(words: list[str]) -> set[str]:
     if script == "run_tests.sh":
         return set()
     stages = ["finetune", "distill", "slmrec.data.__main__"]  # run_tables.sh
-    return (PIPELINE_FLAGS | {"--seeds", "--render", "--dry_run"}).union(*(re.findall(r"--\w+", help_text(stage)) for stage in stages))
+    return (PIPELINE_FLAGS | {"--seeds", "--render", "--dry_run"}).union(
+        *(re.findall(r"--\w+", help_text(stage)) for stage in stages)
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

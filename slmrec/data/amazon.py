@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import polars as pl
@@ -87,13 +88,13 @@ def add_rows(blocks: ActionBlocks, rows: list, numbers: Sequence[int], columns: 
         return
     found, kind = {}, None
     for side in ("user", "item"):
-        ids = [getattr(row, side) for row in rows]
+        ids = list(map(attrgetter(side), rows))
         plain = set(map(type, ids)) == {str}
-        found[side] = pl.Series(ids if plain else [str(value) for value in ids], dtype=pl.String)
+        found[side] = pl.Series(ids if plain else list(map(str, ids)), dtype=pl.String)
     if columns.rating:
-        found["rating"] = pl.Series([row.rating for row in rows], dtype=pl.Float32)
+        found["rating"] = pl.Series(list(map(attrgetter("rating"), rows)), dtype=pl.Float32)
     if columns.time:
-        frame, kind = json_times([row.time for row in rows], columns.time, lambda row: place(numbers[row]))
+        frame, kind = json_times(list(map(attrgetter("time"), rows)), columns.time, lambda row: place(numbers[row]))
         found |= frame.to_dict()
     blocks.add(pl.DataFrame(found), place, numbers, kind)
 

@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from slmrec.arguments import OutputArguments
-from slmrec.artifacts import Stage, read_json
+from slmrec.artifacts import Stage
 from slmrec.command_line import parse_arguments
 from slmrec.data.arguments import DemoArguments
+from slmrec.manifest import MANIFEST, parse_manifest
+from slmrec.ownership import stage_of
 from slmrec.runtime import run_main
 
 REVIEWS, META = "reviews.json.gz", "meta.json.gz"
@@ -215,12 +217,14 @@ def write_demo(directory: Path, seed: int, num_users: int, num_items: int) -> No
 
 
 def is_synthetic(path: str, digest: str) -> bool:
-    """Whether the manifest beside a file says that a demo stage made these very bytes."""
-    manifest = Path(path).parent / "manifest.json"
-    if not manifest.is_file():
+    """Whether the manifest beside a file says that a demo stage made these very bytes.
+
+    Raises InputError when a stage made the directory and its manifest is missing or damaged.
+    """
+    directory = Path(path).parent
+    if stage_of(directory) != "demo":
         return False
-    content = read_json(manifest)
-    return content.get("stage") == "demo" and digest in [output["sha256"] for output in content["outputs"].values()]
+    return digest in [output["sha256"] for output in parse_manifest(directory / MANIFEST)["outputs"].values()]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -66,8 +66,10 @@ class ActionBlocks:
 
     def add(self, frame: pl.DataFrame, place: Place, numbers: Numbers, kind: str | None = None) -> None:
         """Take columns user, item and perhaps rating, time and part (`values.times`); row r stands at place(numbers[r])."""
-        ids = [pl.col(name).cast(pl.Categorical) for name in ("user", "item")]  # four bytes a row instead of an id's length
-        self.frames.append(frame.with_columns(ids))
+        columns = frame.to_dict()
+        for side in ("user", "item"):
+            columns[side] = columns[side].cast(pl.Categorical)  # four bytes a row instead of an id's length
+        self.frames.append(pl.DataFrame(columns))
         self.starts.append(self.rows)
         self.places.append((place, numbers))
         self.kinds |= {kind} if kind else set()

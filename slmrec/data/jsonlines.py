@@ -51,6 +51,7 @@ class JsonLines:
                 for attribute, field in fields.items()
             ],
             kw_only=True,
+            gc=any(field.kind == "any" for field in fields.values()),  # text and numbers are in no circle of references
         )
         self.decoder = msgspec.json.Decoder(self.row_type)
         self.lines = self.rows = self.malformed = 0

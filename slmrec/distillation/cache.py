@@ -224,7 +224,6 @@ class _Filling:
         what = (
             f"{needed / GIB:.2f} GiB for teacher states of {positions:,} positions x {blocks} blocks x {width} {self.key.dtype}"
         )
-        (self.directory / STATES).unlink(missing_ok=True)
         if needed > free:
             raise InputError(f"--teacher_cache {self.directory}: {what} do not fit, {free / GIB:.2f} GiB are free")
         say(f"{self.directory}: {what} ({free / GIB:.2f} GiB are free)")

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from slmrec.artifacts import file_sha256, json_sha256, read_manifest
 from slmrec.errors import InputError
-from slmrec.manifest import stage_of
+from slmrec.ownership import stage_of
 
 CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
 FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells

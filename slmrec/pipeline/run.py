@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from slmrec.artifacts import MANIFEST, json_sha256, read_json, write_json
@@ -99,8 +100,10 @@ class Record:
 
     def __init__(self, run_dir: Path):
         self.path = run_dir / RECORD
-        self.digests = read_json(self.path) if self.path.is_file() else {}
-        self.code = code_digest()
+        self.digests, self.code = self._read(), code_digest()
+
+    def _read(self) -> dict[str, str]:
+        return read_json(self.path) if self.path.is_file() else {}
 
     def holds(self, step: Step) -> bool:
         """Whether starting the stage would change nothing."""
@@ -108,11 +111,12 @@ class Record:
         return known is not None and known == self._digest(step)
 
     def note(self, step: Step) -> None:
-        digest = self._digest(step) if step.output_dir else None
+        digest = self._digest(step)
         if digest:
-            self.digests[str(step.output_dir)] = digest
+            self.digests = self._read() | {str(step.output_dir): digest}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, self.digests)
+            with suppress(FileNotFoundError):  # another pipeline here wrote at this very moment; what is lost is only asked again
+                write_json(self.path, self.digests)
 
     def _digest(self, step: Step) -> str | None:
         """Of the command, the code, what the command names on disk, and what it wrote, if anything; None for no stage."""

@@ -46,7 +46,8 @@ class Step:
 
     @property
     def output_dir(self) -> Path | None:
-        places = dict(grouped(self.flags)).get("output_dir") if self.words[0] == "python" else None
+        first = next((place for place, word in enumerate(self.flags) if word.startswith("--")), len(self.flags))
+        places = dict(grouped(self.flags[first:])).get("output_dir") if self.words[0] == "python" else None
         return Path(places[-1]) if places else None
 
     def typed(self) -> str:

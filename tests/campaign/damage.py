@@ -12,6 +12,7 @@ from tests.campaign.stages import Inputs
 from tests.campaign.tally import Tally
 
 READS = {  # the directories that each stage opens
+    "data": ("demo",),
     "encoder": ("data",),
     "embeddings": ("encoder",),
     "text": ("data",),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from pathlib import Path
 
 from tests.campaign.processes import Ended, FatalWatch, number_of_events, run, run_and_kill, state_of
 from tests.campaign.stages import Inputs
 from tests.campaign.tally import Tally
-
-LONGEST_SECONDS = 6.0  # of a stage; a random kill falls before that
 
 
 class Kills:
@@ -20,7 +19,9 @@ class Kills:
         self.inputs, self.name, self.place, self.tally = inputs, name, place, tally
         self.log = place.with_name(f"{name}.log")
         self._renew()
+        started = time.monotonic()
         self.events = number_of_events(self.work, self.log, place)
+        self.seconds = time.monotonic() - started
         self.expected = self._state()
 
     def work(self) -> None:
@@ -68,5 +69,5 @@ def campaign(inputs: Inputs, names: list[str], place: Path, tally: Tally, share:
         for number in numbers:
             kills.at_event(number, cut=draw.random() < 0.5)
         for _ in range(max(1, round(50 * share))):
-            kills.at_random(draw.uniform(0.0, LONGEST_SECONDS))
+            kills.at_random(draw.uniform(0.0, kills.seconds))
         shutil.rmtree(place / name)

@@ -116,7 +116,8 @@ def test_the_layers_left_out_are_no_warning(tiny_backbone, caplog):
 def test_fingerprint_follows_weights_and_configuration_but_not_the_place(write_backbone, tmp_path):
     original = backbone_input(str(write_backbone(tmp_path / "a", num_layers=1)))
     moved = (tmp_path / "a").rename(tmp_path / "b")
-    (moved / "manifest.json").unlink()  # which would say that the files have changed
+    for name in ("manifest.json", "run.json"):  # which would say that the files have changed
+        (moved / name).unlink()
     assert backbone_input(str(moved))["digest"] == original["digest"]
     weights = bytearray((moved / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -240,9 +241,22 @@ def test_all_weights_of_somebody_else_s_checkpoint_are_read_when_asked(write_bac
                 backbone_input(str(plain), whole=True)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "{}", '{"manifest_version": 3}'])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"manifest_version": 3}'])
 def test_a_manifest_of_somebody_else_in_a_checkpoint_says_nothing(write_backbone, tmp_path, content):
     directory = write_backbone(tmp_path / "backbone", num_layers=1)
     (directory / "run.json").unlink()
     (directory / "manifest.json").write_text(content)
-    assert backbone_input(str(directory))["base_model"] == "backbone"
+    assert backbone_input(str(directory))["base_model"] == "backbone" and not written_by_this_project(str(directory))
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0\0\0", None, "[]"])
+def test_a_damaged_manifest_does_not_turn_our_checkpoint_into_a_pretrained_one(write_backbone, tmp_path, content):
+    """It would get LoRA on random weights, in silence."""
+    directory = write_backbone(tmp_path / "backbone", num_layers=1)
+    (directory / "manifest.json").unlink()
+    if content is not None:
+        (directory / "manifest.json").write_text(content)
+    (tmp_path / "link").symlink_to(directory)
+    for place in (directory, tmp_path / "link"):
+        with pytest.raises(InputError, match="manifest.json: (not|no such file)"):
+            written_by_this_project(str(place))

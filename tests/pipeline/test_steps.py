@@ -38,6 +38,8 @@ def test_a_step_knows_its_program_and_its_output():
     assert step.command()[0] == sys.executable and step.command()[-1] == "--overwrite_output_dir"
     download = Step("download", ("bash", "datasets/download.sh", "music"))
     assert download.output_dir is None and download.command() == ["bash", "datasets/download.sh", "music"]
+    hide = Step("hide", ("python", "-m", "reproduce.hidden_items", "hide", "--output_dir", "h"))
+    assert hide.output_dir == Path("h")
     table = Step("table", ("python", "-m", "reproduce.comparison", "--run_dir", "r"))
     assert table.program == "python -m reproduce.comparison" and table.output_dir is None
 

@@ -174,3 +174,9 @@ def test_the_pages_figure_is_smaller_whole_and_in_the_pages_colours(tmp_path):
     assert used and set(used) == set(re.findall(r' id="([^"]+)"', small))
     assert not set(used) & set(re.findall(r' id="([^"]+)"', figures.inline_svg(svg, "y", "")))
     assert '"M 1.2 -20.9"' in figures.inline_svg('<svg ><path d="M 1.234567 -20.999999"/><text>0.125</text></svg>', "x", "")
+
+
+def test_models_without_a_common_seed_have_no_difference():
+    summary = model_summary("main")
+    summary["models"][0]["runs"] = summary["models"][0]["runs"][1:]  # seed 1 alone, where the student has seed 0
+    assert figures.pictures(summary, None) == []
