@@ -39,6 +39,7 @@ SYSTEM = {
     errno.ENOSYS: "its file system cannot lock files; choose another place",
     errno.ENOLCK: "its file system cannot lock files; choose another place",
 }
+TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container.cc", "iostream error")  # all that its writer says
 NO_MEMORY = "not enough memory; smaller batches, a shorter --max_length or fewer --num_candidates need less"
 
 
@@ -77,7 +78,7 @@ def _of_a_library(error: BaseException) -> str | None:
     quoted = re.search(r"\(os error (\d+)\)", str(error))
     if quoted:
         return SYSTEM.get(int(quoted[1]), os.strerror(int(quoted[1])))
-    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "inline_container.cc" in str(error)):
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_CANNOT_WRITE):
         return "could not be written whole, most likely because its disk is full; make room and start again"
     return None
 

@@ -89,6 +89,7 @@ class SafetensorLike(Exception):
         (SafetensorLike("I/O error: No space left on device (os error 28)"), "no space is left on its disk"),
         (SafetensorLike("Permission denied (os error 13)"), "no permission"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "could not be written whole"),
+        (RuntimeError("basic_ios::clear: iostream error"), "could not be written whole"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "could not be written whole"),
     ],
 )

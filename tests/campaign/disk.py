@@ -14,6 +14,8 @@ from tests.campaign.processes import Ended, run, state_of
 from tests.campaign.stages import Inputs
 from tests.campaign.tally import Tally
 
+SIZES = 16  # of a stage
+
 
 @contextlib.contextmanager
 def small_disk(place: Path, options: str) -> Iterator[bool]:
@@ -27,25 +29,20 @@ def small_disk(place: Path, options: str) -> Iterator[bool]:
             subprocess.run(["umount", str(place)], check=True)
 
 
-def campaign(inputs: Inputs, names: list[str], place: Path, tally: Tally, number: int, draw: random.Random) -> None:
-    """`number` sizes of a full disk, stages in turn, and each stage on a read-only one; largest files likewise."""
-    expected = {}
-    for name in names:
+def campaign(inputs: Inputs, name: str, place: Path, tally: Tally, share: float, draw: random.Random) -> None:
+    """`share` of the sizes of a full disk and of a largest file, in turn, and a read-only disk."""
+    _renew(place / name)
+    assert run(lambda: inputs.run(name, place / name / "out"), place / "log").status == 0
+    expected = state_of(place / name / "out")
+    sizes = [path.stat().st_size for path in (place / name).rglob("*") if path.is_file()]
+    for trial in range(max(1, round(SIZES * share))):
         _renew(place / name)
-        assert run(lambda name=name: inputs.run(name, place / name / "out"), place / "log").status == 0
-        expected[name] = state_of(place / name / "out")
-        largest = max(path.stat().st_size for path in (place / name).rglob("*") if path.is_file())
-        total = sum(path.stat().st_size for path in (place / name).rglob("*") if path.is_file())
-        for trial in range(-(-number // len(names))):
-            _renew(place / name)
-            if trial % 2:
-                _full(
-                    inputs, name, place / name, int(draw.uniform(0.02, 1.5) * total) // 4096 * 4096 + 4096, tally, expected[name]
-                )
-            else:
-                _limited(inputs, name, place / name, int(draw.uniform(0.0, 1.1) * largest), tally, expected[name])
-        _read_only(inputs, name, place / name, tally)
-        shutil.rmtree(place / name)
+        if trial % 2:
+            _full(inputs, name, place / name, int(draw.uniform(0.02, 1.5) * sum(sizes)) // 4096 * 4096 + 4096, tally, expected)
+        else:
+            _limited(inputs, name, place / name, int(draw.uniform(0.0, 1.1) * max(sizes)), tally, expected)
+    _renew(place / name)
+    _read_only(inputs, name, place / name, tally)
 
 
 def _renew(place: Path) -> None:
@@ -97,7 +94,7 @@ def _judge(kind: str, name: str, place: Path, ended: Ended, tally: Tally, size: 
         return
     if ended.status == 0:
         equal = state_of(place / "out") == expected
-        tally.add(kind, name, "equal to an undisturbed run" if equal else "another result", detail)
+        tally.add(kind, name, "equal" if equal else "another result", detail)
         return
     left = [path.name for path in place.iterdir() if path.name == "out" or path.name.endswith(".replaced")]
     if left or str(place) not in ended.said:

@@ -58,16 +58,14 @@ class Kills:
         elif [path.name for path in self.place.iterdir() if path.name.endswith((".partial", ".replaced"))]:
             self.tally.add(kind, self.name, "half-written", detail)
         else:
-            self.tally.add(kind, self.name, "equal to an undisturbed run")
+            self.tally.add(kind, self.name, "equal")
 
 
-def campaign(inputs: Inputs, names: list[str], place: Path, tally: Tally, share: float, draw: random.Random) -> None:
-    """`share` of all events and of 50 random kills a stage (1: all of them)."""
-    for name in names:
-        kills = Kills(inputs, name, place / name, tally)
-        numbers = [number for number in range(1, kills.events + 1) if draw.random() < share]
-        for number in numbers:
+def campaign(inputs: Inputs, name: str, place: Path, tally: Tally, share: float, draw: random.Random) -> None:
+    """`share` of all events of a stage and of 50 random kills (1: all of them)."""
+    kills = Kills(inputs, name, place / name, tally)
+    for number in range(1, kills.events + 1):
+        if draw.random() < share:
             kills.at_event(number, cut=draw.random() < 0.5)
-        for _ in range(max(1, round(50 * share))):
-            kills.at_random(draw.uniform(0.0, kills.seconds))
-        shutil.rmtree(place / name)
+    for _ in range(max(1, round(50 * share))):
+        kills.at_random(draw.uniform(0.0, kills.seconds))

@@ -9,9 +9,11 @@ exit status is 1 when a file is read differently, or ends in anything but one li
 import argparse
 import collections
 import contextlib
+import json
 import logging
 import os
 import random
+import shutil
 import sys
 import tempfile
 import traceback
@@ -32,8 +34,21 @@ from slmrec.data.write import number_sequences
 from slmrec.errors import InputError
 from tests.campaign.mutations import mutated
 from tests.campaign.plain_reader import Refused, plain_sequences
+from tests.campaign.processes import run
 
 LONGEST_MESSAGE = 400
+FILES = 600  # of each of the five kinds
+KINDS = ("a damaged data file", "a damaged meta file")
+OUTCOMES = {
+    "read by both, equal": "equal",
+    "read": "equal",  # of a meta file, which has no plain reader: fast path and slow path agree
+    "WRONG: traceback": "traceback",
+    "WRONG: long message": "no error line",
+    "WRONG: the line-by-line path differs": "another result",
+    "WRONG: the plain reader fails": "another result",
+    "WRONG: read where the plain reader refuses": "another result",
+    "WRONG: read differently": "another result",
+}
 STRICTER = "refused, the plain reader read it"
 SEEDS = {  # format -> the cases that faults are put into
     "amazon": ("baseline/reviews.json", "amazon2023/reviews.jsonl", "yelp/review.json", "ids_number_json/reviews.json"),
@@ -105,12 +120,10 @@ def compare(path, kind, item_table=None):
     return ("read by both, equal", "") if result == expected else ("WRONG: read differently", f"{result}\n{expected}"[:1000])
 
 
-def campaign(seed, count, cases, folder, keep_stricter=False):
-    """{outcome: number} of `count` files, and the files that went wrong (with `keep_stricter` those that only we refuse, too)."""
-    rng = random.Random(seed)
-    counts, wrong = collections.Counter(), []
+def try_files(kind, count, rng, cases, folder):
+    """Yields (what came out, file, details) of `count` damaged files of a kind; the folder holds one file at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        kind = rng.choice(sorted(SEEDS))
         name = rng.choice(SEEDS[kind])
         path, table = folder / f"{number}_{Path(name).name}", None
         content = (cases / name).read_bytes()
@@ -121,12 +134,32 @@ def campaign(seed, count, cases, folder, keep_stricter=False):
         else:
             path.write_bytes(mutated(content, rng))
         what, detail = compare(path, kind, table)
-        counts[kind, what] += 1
-        if what.startswith("WRONG") or keep_stricter and what == STRICTER:
-            wrong.append((path, what, detail))
-        else:
-            path.unlink()
-    return counts, wrong
+        yield what, path, detail
+        path.unlink()
+        if table:
+            table.unlink()
+
+
+def campaign(inputs, kind, place, tally, share, draw):
+    """`share` of the damaged files of a kind, in a process of its own: polars has threads, which a fork would lose."""
+    found = place.parent / "mutations.json"
+
+    def work():
+        logging.disable(logging.WARNING)
+        count = max(1, round(FILES * share))
+        outcomes = [(what, detail) for what, _, detail in try_files(kind, count, draw, shared_cases(), place)]
+        found.write_text(json.dumps(outcomes), encoding="utf-8")
+
+    ended = run(work, place.parent / "mutations.log")
+    assert ended.status == 0, ended.said
+    for what, detail in json.loads(found.read_text(encoding="utf-8")):
+        tally.add(KINDS[kind == "meta"], kind, OUTCOMES.get(what, "refused in one line"), detail)
+
+
+def shared_cases():
+    if "SLMREC_SHARED" not in os.environ:
+        sys.exit("SLMREC_SHARED names no folder with the shared cases, in which this puts faults")
+    return Path(os.environ["SLMREC_SHARED"]) / "cases"
 
 
 def main():
@@ -134,18 +167,23 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--stricter", action="store_true", help="list what the plain reader would have read, too")
-    parser.add_argument("--keep", help="folder for the files that go wrong")
+    parser.add_argument("--keep", type=Path, help="folder for the files that go wrong")
     arguments = parser.parse_args()
-    cases = Path(os.environ["SLMREC_SHARED"]) / "cases"
     logging.disable(logging.WARNING)
+    counts, wrong = collections.Counter(), []
     with tempfile.TemporaryDirectory() as temporary, open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
-        folder = Path(arguments.keep or temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        counts, wrong = campaign(arguments.seed, arguments.count, cases, folder, arguments.stricter)
+        for kind in SEEDS:
+            rng = random.Random(f"{arguments.seed} {kind}")
+            for what, path, detail in try_files(kind, arguments.count // len(SEEDS), rng, shared_cases(), Path(temporary)):
+                counts[kind, what] += 1
+                if what.startswith("WRONG") or arguments.stricter and what == STRICTER:
+                    wrong.append((path.name, what, detail))
+                    if arguments.keep:
+                        shutil.copytree(temporary, arguments.keep, dirs_exist_ok=True)
     for (kind, what), number in sorted(counts.items()):
         print(f"| {kind} | {what} | {number} |")
-    for path, what, detail in wrong:
-        print(f"\n{path}: {what}\n{detail}")
+    for name, what, detail in wrong:
+        print(f"\n{name}: {what}\n{detail}")
     sys.exit(any(what != STRICTER for _, what, _ in wrong))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import slmrec.data.__main__ as data_stage
 import slmrec.data.demo as demo_stage
 import slmrec.llm.make_backbone as backbone_stage
 import train_sr_trad
+from slmrec.llm.backbone import load_backbone
 
 Main = Callable[[list[str]], None]
 
@@ -57,6 +60,16 @@ class Inputs:
         """Run the stages that others read."""
         for name in ("demo", "data", "encoder", "embeddings", "text", "backbone", "teacher"):
             self.run(name, self.root / name)
+
+    def warm_up(self) -> None:
+        """Import and compute here what every forked process would: half of the seconds of a stage so small.
+
+        polars is not called: the threads that it starts would be missing in a forked process.
+        """
+        for slow in ("torch.utils.tensorboard", "sklearn.decomposition", "sklearn.feature_extraction.text", "peft"):
+            importlib.import_module(slow)
+        load_backbone(str(self.root / "backbone"), 1).save_pretrained(self.root / "warm")
+        gc.collect(), gc.freeze()
 
     def run(self, name: str, output: Path, **changes) -> None:
         """Run a stage in this process, its cache, if it has one, beside its output."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-FINE = ("equal to an undisturbed run", "refused in one line")
+FINE = ("equal", "refused in one line")
 FAULTS = ("traceback", "dead directory", "another result", "half-written", "no error line")
 
 
@@ -21,6 +21,18 @@ class Tally:
         if outcome not in FINE:
             self.faults.append(f"{kind}, {stage}: {outcome}: {detail}")
             print(self.faults[-1], flush=True)
+
+    def update(self, other: Tally) -> None:
+        for key, counts in other.counts.items():
+            self.counts.setdefault(key, Counter()).update(counts)
+        self.faults += other.faults
+
+    def to_json(self) -> dict:
+        return {"counts": [[*key, dict(counts)] for key, counts in self.counts.items()], "faults": self.faults}
+
+    @classmethod
+    def from_json(cls, content: dict) -> Tally:
+        return cls({(kind, stage): Counter(counts) for kind, stage, counts in content["counts"]}, content["faults"])
 
     def table(self) -> str:
         """Markdown, a line for each kind, stages added up."""
