@@ -4,7 +4,8 @@
         --data runs/demo/data --embeddings runs/demo/embeddings --base_model runs/demo/backbone --output_dir runs/demo/student
 
 With --online instead of --teacher an untrained teacher learns beside the student (Section 5.3, RQ4); the student lies in the
-output directory as always, its teacher in the sub-directory `teacher`.
+output directory as always, its teacher in the sub-directory `teacher`. With --update_from DIR it goes on from a trained student,
+whose other flags it is given again, on data with new actions; --teacher is one that was updated likewise.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from slmrec.distillation.joint import trained_model
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, Teacher
 from slmrec.embeddings import load_item_embeddings, load_text_vectors
+from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
-from slmrec.llm.model_directory import load_ellmrec, load_heads, new_recommender
+from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
 from slmrec.llm.start import start_from_teacher
 from slmrec.runtime import pick_device, run_main, seed_everything
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
+from slmrec.training.update import describe_update
 
 
 def open_teacher(
@@ -74,8 +77,12 @@ def open_teacher(
 
 
 def main(argv: list[str] | None = None) -> None:
-    kinds = (EllmInputs, EllmArguments, DistillationArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
-    inputs, student, distillation, guide, training, output = parse_arguments(kinds, argv, description=__doc__, num_layers=4)
+    llm = (EllmInputs, EllmArguments, DistillationArguments, GuideArguments, LlmTrainingArguments)
+    kinds = (*llm, UpdateArguments, OutputArguments)
+    parsed = parse_arguments(kinds, argv, description=__doc__, num_layers=4)
+    inputs, student, distillation, guide, training, update, output = parsed
+    if update.update_from and (distillation.online or distillation.teacher_cache):
+        raise InputError("--update_from goes with --teacher alone: an updated one (finetune.py), without --teacher_cache")
     student.base_model = local_base_model(student.base_model, student.models_dir)
     check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)
@@ -83,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     guide_config, guide_input = describe_guide(guide)
     config = asdict(distillation) | guide_config
     del config["teacher"], config["teacher_cache"]  # an input with a digest, and a place: neither changes the result
-    extra = {"extra_config": config, "extra_inputs": alignment.inputs | guide_input}
+    update_config, update_input = describe_update(update, "distill", inputs.data)
+    extra = {"extra_config": config | update_config, "extra_inputs": alignment.inputs | guide_input | update_input}
     stage = open_stage("distill", output, student, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
@@ -94,10 +102,12 @@ def main(argv: list[str] | None = None) -> None:
         model = new_recommender(student, embeddings, dtype, *own_layers, text_vectors=text, seed=training.seed)
         if student.start == "teacher":
             start_from_teacher(model, load_heads(Path(distillation.teacher)))
+        if update.update_from:
+            go_on_from(model, Path(update.update_from))
         teacher = open_teacher(distillation, alignment, student, inputs, training, dtype)
         objective = DistillationObjective(teacher, alignment.student, distillation)
         objective = guided(objective, guide, student, training.device)
-        train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision)
+        train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision, update)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
     python finetune.py --data runs/demo/data --embeddings runs/demo/embeddings --base_model runs/demo/backbone \
         --num_layers 8 --output_dir runs/demo/teacher
+
+With --update_from DIR it goes on from a trained model, whose other flags it is given again, on data with new actions.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from slmrec.arguments import OutputArguments
 from slmrec.command_line import parse_arguments
@@ -14,23 +18,25 @@ from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.ellmrec import next_item_objective
-from slmrec.llm.model_directory import new_recommender
+from slmrec.llm.model_directory import go_on_from, new_recommender
 from slmrec.runtime import run_main, seed_everything
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
+from slmrec.training.update import describe_update
 
 
 def main(argv: list[str] | None = None) -> None:
-    kinds = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
-    inputs, model_arguments, guide, training, output = parse_arguments(kinds, argv, description=__doc__)
+    kinds = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
+    inputs, model_arguments, guide, training, update, output = parse_arguments(kinds, argv, description=__doc__)
     model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
     check_guide(guide, model_arguments, inputs)
     if model_arguments.start == "teacher":
         raise InputError("--start teacher is for distill.py, which has one: choose passing or random")
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
     config, guide_input = describe_guide(guide)
-    extra = {"extra_config": config, "extra_inputs": guide_input}
+    update_config, update_input = describe_update(update, "finetune", inputs.data)
+    extra = {"extra_config": config | update_config, "extra_inputs": guide_input | update_input}
     stage = open_stage("finetune", output, model_arguments, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
@@ -38,8 +44,10 @@ def main(argv: list[str] | None = None) -> None:
         seed_everything(training.seed)
         embeddings, text = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
         model = new_recommender(model_arguments, embeddings, DTYPES[precision], text_vectors=text, seed=training.seed)
+        if update.update_from:
+            go_on_from(model, Path(update.update_from))
         objective = guided(next_item_objective, guide, model_arguments, training.device)
-        train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision)
+        train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision, update)
 
 
 if __name__ == "__main__":

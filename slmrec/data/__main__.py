@@ -1,6 +1,7 @@
 """Stage 0: reviews or ready-made sequences to a filtered, ordered data set.
 
 python -m slmrec.data --input Gift_Cards_5.json.gz --meta meta_Gift_Cards.json.gz --output_dir datasets/processed/gift_cards
+python -m slmrec.data --update_from datasets/processed/gift_cards --input new.json.gz --output_dir datasets/processed/gift_cards_2
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from slmrec.arguments import OutputArguments
-from slmrec.artifacts import Stage, file_input, json_sha256
+from slmrec.artifacts import Stage, file_input, json_sha256, stage_input
 from slmrec.command_line import parse_arguments
 from slmrec.data.arguments import DataArguments
 from slmrec.data.demo import is_synthetic
@@ -17,6 +18,7 @@ from slmrec.data.id_table import read_id_table
 from slmrec.data.interactions import Interactions, rename_by_table
 from slmrec.data.process import process, read_titles
 from slmrec.data.source import Source, find_source
+from slmrec.data.update import open_old, take_over_rules
 from slmrec.runtime import run_main
 
 
@@ -40,11 +42,14 @@ def describe_inputs(args: DataArguments, source: Source) -> dict[str, dict]:
     }
     others = {"meta": args.meta, "item_table": args.item_table, "user_table": args.user_table}
     inputs = {"reviews": reviews[0] if len(reviews) == 1 else several}
-    return inputs | {name: file_input(path) for name, path in others.items() if path}
+    old = {"update_from": stage_input(args.update_from, "data")} if args.update_from else {}
+    return inputs | {name: file_input(path) for name, path in others.items() if path} | old
 
 
 def main(argv: list[str] | None = None) -> None:
     args, output = parse_arguments((DataArguments, OutputArguments), argv, description=__doc__)
+    if args.update_from:
+        take_over_rules(args)
     source = find_source(args)
     args.check_format(source.format)
     inputs = describe_inputs(args, source)
@@ -54,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     if stage.up_to_date:
         return
     with stage:
-        process(args, read_source(args, source), str(source), stage, partial(read_titles, args))
+        old = open_old(args.update_from) if args.update_from else None
+        process(args, read_source(args, source), str(source), stage, partial(read_titles, args), old)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from slmrec.errors import InputError
 
 MAX_MALFORMED = 0.01
 DEFAULT_CORE = 5  # Section 5.1
-FILES = ("input", "meta", "item_table", "user_table")
+FILES = ("input", "meta", "item_table", "user_table", "update_from")  # what lies somewhere, and is an input with a digest
 
 
 @dataclass
@@ -70,6 +70,10 @@ class DataArguments:
     meta_item_column: str | None = field(default=None, metadata={"help": "item ids in --meta, default: what is called like them"})
     meta_title_column: str | None = field(default=None, metadata={"help": "titles in --meta, likewise"})
     meta_category_column: str | None = field(default=None, metadata={"help": "categories in --meta, in a table one to a cell"})
+    update_from: str | None = field(
+        default=None,
+        metadata={"help": "directory of the data stage that --input goes on from: its users and items keep their numbers"},
+    )
 
     def __post_init__(self):
         check_choices(self)

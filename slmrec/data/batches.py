@@ -24,18 +24,22 @@ class SplitRows(torch.utils.data.Dataset):
         split: "train", "valid" or "test".
         targets: "last" (one target per user) or "all" (train only: every position of the training part is a target but its
             first, which has no history).
+        chosen: int64, the users whose rows these are; default: all.
 
     Users whose training part has no history (exactly three actions) give no training row; `left_out` counts them.
     """
 
-    def __init__(self, dataset: SequenceDataset, split: str, max_length: int, targets: str = "last"):
+    def __init__(
+        self, dataset: SequenceDataset, split: str, max_length: int, targets: str = "last", chosen: np.ndarray | None = None
+    ):
         if targets == "all" and split != "train":
             raise ValueError("targets='all' is for the training split; evaluation has one target per user")
         self.dataset, self.split, self.targets, self.max_length = dataset, split, targets, max_length
         self.end = dataset.target_positions(split)  # [U] one past the last history item
         available = self.end - dataset.offsets[:-1]
-        self.users = np.flatnonzero(available > 0)
-        self.left_out = dataset.num_users - len(self.users)
+        asked = np.arange(dataset.num_users) if chosen is None else chosen
+        self.users = asked[available[asked] > 0]
+        self.left_out = len(asked) - len(self.users)
         self.start = self.end - np.minimum(available, max_length)
 
     def __len__(self) -> int:

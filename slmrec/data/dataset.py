@@ -28,6 +28,7 @@ class SequenceDataset:
         item_map: sha256 over the source ids in the order of their ids; two data sets with the same digest number items alike.
         stats: the content of stats.json.
         attributes: of the items, or None where the source has none.
+        known: int64 [U], how many of a user's actions the data set held before its last update; None without one.
     """
 
     items: np.ndarray
@@ -37,6 +38,7 @@ class SequenceDataset:
     item_map: str = ""
     stats: dict = field(default_factory=dict)
     attributes: ItemAttributes | None = None
+    known: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:
@@ -80,4 +82,4 @@ def load_dataset(directory: str | Path) -> SequenceDataset:
     if not fits or items.min() < 1 or items.max() > stats["items"] or (timestamps is not None and len(timestamps) != len(items)):
         raise InputError(f"{directory / 'sequences.npz'}: damaged (its arrays do not fit together)")
     sequences = items, offsets, stats["items"], timestamps
-    return SequenceDataset(*sequences, manifest["item_map"], stats, load_attributes(directory))
+    return SequenceDataset(*sequences, manifest["item_map"], stats, load_attributes(directory), arrays.get("known"))

@@ -44,15 +44,18 @@ class Filtered:
     rules: dict[str, str]
 
 
-def core(k: int, frame: pl.DataFrame) -> pl.DataFrame:
-    """Drop users and items with fewer than k actions until every one that is left has k."""
-    sides = [frame[name].to_physical().to_numpy() for name in ("user", "item")]
+def core(k: int, frame: pl.DataFrame, exempt: dict[str, np.ndarray] | None = None) -> pl.DataFrame:
+    """Drop users and items with fewer than k actions until every one that is left has k.
+
+    `exempt` holds bool [E] for "user" and "item": rows whose user or item stays in any case.
+    """
+    nobody = np.zeros(frame.height, dtype=bool)
+    sides = [(frame[name].to_physical().to_numpy(), exempt[name] if exempt else nobody) for name in ("user", "item")]
     kept, rows = np.arange(frame.height), None
     while len(kept) != rows:
         rows = len(kept)
-        for codes in sides:
-            counts = np.bincount(codes[kept])
-            kept = kept[counts[codes[kept]] >= k]
+        for codes, stays in sides:
+            kept = kept[(np.bincount(codes[kept])[codes[kept]] >= k) | stays[kept]]
     return frame[kept]
 
 

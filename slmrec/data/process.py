@@ -20,6 +20,7 @@ from slmrec.data.frames import add_frame, as_polars, frame_columns
 from slmrec.data.interactions import ActionBlocks, Interactions
 from slmrec.data.meta import Meta, known_items, no_meta, read_meta
 from slmrec.data.meta_table import MetaColumns, typed_meta
+from slmrec.data.update import OldData
 from slmrec.data.write import NumberedSequences, describe, number_sequences, save_sequences
 
 FRAME = "the data frame"  # what messages call it
@@ -47,22 +48,32 @@ def make_stats(
     }
 
 
-def process(args: DataArguments, actions: Interactions, said: str, stage: Stage, read_items: Callable[[pl.Series], Meta]) -> dict:
+def process(
+    args: DataArguments,
+    actions: Interactions,
+    said: str,
+    stage: Stage,
+    read_items: Callable[[pl.Series], Meta],
+    old: OldData | None = None,
+) -> dict:
     """Filter, number and save; returns the statistics. `said` is what was found out about the source, for the terminal.
 
-    `read_items` gives titles and attributes for the source ids of the items.
+    `read_items` gives titles and attributes for the source ids of the items. The actions go on from `old`, where it is given.
     """
-    rules = PROTOCOLS[args.protocol](actions, args.duplicates, args.min_rating, args.k_core)
+    rules = old.rules(actions, args) if old else PROTOCOLS[args.protocol](actions, args.duplicates, args.min_rating, args.k_core)
     raw = actions.frame.with_row_index("row")
     filtered = apply_rules(raw, rules)
-    sequences = number_sequences(filtered.frame)
+    sequences = old.followed_by(filtered.frame) if old else number_sequences(filtered.frame)
     meta = read_items(sequences.item_ids)
-    save_sequences(sequences, meta.titles, stage.path)
+    titles = old.titles_over(meta.titles) if old else meta.titles
+    save_sequences(sequences, titles, stage.path)
     stats = make_stats(args, stage, actions, raw, filtered, sequences)
-    stats["items_with_title"] = int((meta.titles != "").sum())
-    if meta.attributes:
-        save_attributes(meta.attributes, stage.path)
-        stats |= meta.attributes.counts()
+    stats |= old.counts(filtered.frame, sequences) if old else {}
+    stats["items_with_title"] = int((titles != "").sum())
+    attributes = old.attributes_over(meta.attributes, len(titles)) if old else meta.attributes
+    if attributes:
+        save_attributes(attributes, stage.path)
+        stats |= attributes.counts()
     write_json(stage.path / "stats.json", stats)
     stage.item_map = sequences.item_map()
     unit = f" ({actions.time_unit})" if actions.time_unit not in (None, "seconds") else ""
@@ -86,9 +97,15 @@ def read_titles(args: DataArguments, items: pl.Series) -> Meta:
 
 def in_one_line(stats: dict) -> str:
     """What is left, how many actions each rule removed, and which rules did not apply."""
-    left = ", ".join(f"{stats[name]:,} {name}" for name in ("users", "items", "interactions"))
+    names, known = ("users", "items", "interactions"), {}
+    left = ", ".join(f"{stats[name]:,} {name}" for name in names)
+    if "known_users" in stats:
+        known = {name: stats[f"known_{name}"] for name in names}
+        left += f" ({', '.join(f'{stats[name] - known[name]:,} {name}' for name in names)} of them new)"
+        left += f"; {stats['late_actions']:,} older than their user's last known one" if stats["late_actions"] else ""
     removed = ", ".join(f"{rule} {rows:,}" for rule, rows in stats["dropped"].items() if rule != "order")
-    removed = f"; removed of {sum(stats['dropped'].values()) + stats['interactions']:,}: {removed}" if removed else ""
+    read = sum(stats["dropped"].values()) + stats["interactions"] - known.get("interactions", 0)
+    removed = f"; removed of {read:,}: {removed}" if removed else ""
     return f"{'synthetic: ' if stats['synthetic'] else ''}{left}{removed}{skipped_rules(stats['rules'])}"
 
 

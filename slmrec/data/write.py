@@ -26,6 +26,7 @@ class NumberedSequences:
         nanoseconds: int64 [E], what comes on top of them, or None where no time has a fraction.
         item_ids: pl.String [N], the source id of item n stands at n - 1.
         user_ids: pl.String [U].
+        known: int64 [U], how many of a user's actions an update found there already; None where this is no update.
     """
 
     items: np.ndarray
@@ -34,6 +35,7 @@ class NumberedSequences:
     nanoseconds: np.ndarray | None
     item_ids: pl.Series
     user_ids: pl.Series
+    known: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -114,6 +116,8 @@ def save_sequences(sequences: NumberedSequences, titles: pl.Series, directory: P
     arrays: dict[str, Any] = {"items": sequences.items, "offsets": sequences.offsets}
     if sequences.timestamps is not None:
         arrays["timestamps"] = sequences.timestamps
+    if sequences.known is not None:
+        arrays["known"] = sequences.known
     np.savez(directory / "sequences.npz", **arrays)
     items = pl.DataFrame({"source_id": sequences.item_ids, "title": titles}).with_row_index("id", 1)
     items.write_csv(directory / "items.csv")

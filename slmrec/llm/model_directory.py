@@ -148,13 +148,25 @@ def restore_weights(model: EllmModel, directory: Path) -> None:
         _restore_part(part, directory / place)
 
 
-def _restore_part(model: EllmRecommender, directory: Path) -> None:
+def go_on_from(model: EllmRecommender, directory: Path) -> None:
+    """Put the weights of a model that was trained on the first of the items into `model`, whose other items keep their vectors.
+
+    Raises InputError when its architecture is another one.
+    """
+    heads = load_heads(directory)
+    if model.trained_items is not None and "trained_items.weight" in heads:
+        known = heads["trained_items.weight"]
+        heads["trained_items.weight"] = torch.cat([known, model.trained_items.weight.detach()[len(known) :]])
+    _restore_part(model, directory, heads)
+
+
+def _restore_part(model: EllmRecommender, directory: Path, heads: dict[str, torch.Tensor] | None = None) -> None:
     architecture = _architecture(model)
     saved = read_json(directory / RECOMMENDER)
     difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
     if difference:
         raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
-    _load_heads(model, directory)
+    _load_heads(model, directory, heads)
     if isinstance(model.backbone, PeftModel):
         model.backbone.load_adapter(directory, "default", is_trainable=True)
     else:
@@ -186,9 +198,9 @@ def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torc
     return model
 
 
-def _load_heads(model: EllmRecommender, directory: Path) -> None:
+def _load_heads(model: EllmRecommender, directory: Path, heads: dict[str, torch.Tensor] | None = None) -> None:
     try:
-        model.heads().load_state_dict(load_heads(directory))
+        model.heads().load_state_dict(heads or load_heads(directory))
     except RuntimeError as error:
         raise InputError(f"{directory / HEADS}: not the heads of this model ({str(error).splitlines()[-1].strip()})") from None
 

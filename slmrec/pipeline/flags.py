@@ -19,7 +19,7 @@ from slmrec.errors import InputError
 from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.llm.arguments import BackboneArguments, EllmArguments, EllmInputs
 from slmrec.text.arguments import TextArguments, TextUseArguments
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
 
 Own = TypeVar("Own")
 
@@ -56,17 +56,24 @@ class StageFlags:
 
 
 OUTPUT = {"output_dir": "-", "overwrite_output_dir": False}
-LLM_WIRED = {"data": "-", "embeddings": "-", "base_model": "-"} | OUTPUT
-ENCODER = (EncoderArguments, TrainEncoderArguments, TextUseArguments, OutputArguments)  # all flags of SASRec; others have more
-SASREC = {"model": "sasrec", "data": "-", "text": "-", "pretrain_epochs": None} | OUTPUT
+UPDATE = {"update_from": None, "replay": None}  # a pipeline trains anew
+LLM_WIRED = {"data": "-", "embeddings": "-", "base_model": "-"} | UPDATE | OUTPUT
+ENCODER = (
+    EncoderArguments,
+    TrainEncoderArguments,
+    TextUseArguments,
+    UpdateArguments,
+    OutputArguments,
+)  # all flags of SASRec; others have more
+SASREC = {"model": "sasrec", "data": "-", "text": "-", "pretrain_epochs": None} | UPDATE | OUTPUT
 EMBEDDINGS = {"encoder": "-", "data": None, "from_pickle": None, "first_item_row": 1} | OUTPUT
-FINETUNE = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
-DISTILL = (EllmInputs, EllmArguments, DistillationArguments, GuideArguments, LlmTrainingArguments, OutputArguments)
+FINETUNE = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
+DISTILL = (*FINETUNE[:2], DistillationArguments, *FINETUNE[2:])
 TEACHER = {"teacher": "-", "online": False, "teacher_layers": None}
 EVALUATE = {"model": "-", "split": "test", "data": None, "full_ranking": True} | OUTPUT
 STAGES = {
     "demo": StageFlags("python -m slmrec.data.demo", (DemoArguments, OutputArguments), OUTPUT),
-    "data": StageFlags("python -m slmrec.data", (DataArguments, OutputArguments), {"input": "-"} | OUTPUT),
+    "data": StageFlags("python -m slmrec.data", (DataArguments, OutputArguments), {"input": "-", "update_from": None} | OUTPUT),
     "text": StageFlags("python embed_titles.py", (TextArguments, OutputArguments), {"data": "-"} | OUTPUT),
     "sasrec": StageFlags("python train_sr_trad.py", ENCODER, SASREC),
     "embeddings": StageFlags("python extract_emb.py", (EmbeddingArguments, OutputArguments), EMBEDDINGS),
@@ -92,6 +99,7 @@ INSTEAD = {  # of flags that the pipeline sets itself
     "overwrite_output_dir": "what changed is redone without it",
     "text": "give --text_use",
     "pretrain_epochs": "SASRec has no pretraining",
+    "update_from": "its stage takes it alone",
 }
 
 

@@ -61,6 +61,29 @@ class LlmTrainingArguments:
 
 
 @dataclass
+class UpdateArguments:
+    """Going on from a trained model on data with new actions (not in the paper; its Section 7 leaves it to the future)."""
+
+    update_from: str | None = field(
+        default=None,
+        metadata={"help": "directory of a trained model to go on from; --data is what python -m slmrec.data --update_from made"},
+    )
+    replay: float | None = field(
+        default=None,
+        metadata={"help": "with --update_from: share of the users without new actions who are trained on again; 0.2"},
+    )
+
+    def __post_init__(self):
+        if self.update_from is None and self.replay is not None:
+            raise InputError("--replay is only for --update_from")
+        if self.update_from is not None and self.replay is None:
+            self.replay = 0.2
+        at_least("replay", self.replay, 0)
+        if self.replay is not None and not self.replay <= 1:
+            raise InputError(f"--replay {self.replay:g}: must be a share from 0 to 1")
+
+
+@dataclass
 class GuideArguments:
     """Pulling user vectors to those of the recommender that the item embeddings come from (not in the paper)."""
 

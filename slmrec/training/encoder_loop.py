@@ -88,6 +88,7 @@ def train_encoder(
     directory: Path,
     device: torch.device,
     report_to: str = "tensorboard",
+    users: np.ndarray | None = None,
 ) -> list[dict]:
     """Train until validation MRR has not risen for `patience` epochs, and leave the best epoch's weights in the model.
 
@@ -95,6 +96,7 @@ def train_encoder(
     it once weights and manifest are whole. Raises InputError at the step at which training diverges.
     On the CPU a resumed run gives exactly the weights of an uninterrupted one. Scalars go where `report_to` says, see RunLog.
     A model without anything to train is prepared and validated, which is its one epoch, and nothing is written.
+    `users`, int64, are those whose rows are trained on; default: all. A model prepares on all of them in any case.
 
     Returns:
         The history, see Progress.
@@ -106,6 +108,9 @@ def train_encoder(
         logger.info("%d of %d users have three actions and give no training row", rows.left_out, dataset.num_users)
     started = time.perf_counter()
     model.prepare(rows)
+    rows = rows if users is None else SplitRows(dataset, "train", model.max_length, settings.targets, users)
+    if not len(rows):
+        raise InputError("nothing new to train on (the new actions are the targets of validation and test, or follow none)")
     model.to(device)
     if not is_trained(model):
         return [validated({"epoch": 1}, model, rows, started, device)[0]]

@@ -22,8 +22,9 @@ from slmrec.llm.ellmrec import EllmModel
 from slmrec.llm.model_directory import check_base_model, resolve_train_strategy, save_weights
 from slmrec.progress import say
 from slmrec.runtime import pick_device
-from slmrec.training.arguments import LlmTrainingArguments
+from slmrec.training.arguments import LlmTrainingArguments, UpdateArguments
 from slmrec.training.trainer import Objective, RecommenderTrainer, hugging_face_arguments
+from slmrec.training.update import update_rows
 
 BF16_CPU_WIDTH = 256  # see resolve_precision
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights that are not trained are kept
@@ -105,13 +106,16 @@ def train_and_save(
     data: str,
     training: LlmTrainingArguments,
     precision: str,
+    update: UpdateArguments | None = None,
 ) -> None:
     """Train, keep the checkpoint with the best validation MRR, and write it with its history into the stage directory."""
-    rows = SplitRows(load_dataset(data), "train", arguments.max_length, arguments.targets)
+    dataset = load_dataset(data)
+    users = update_rows(dataset, update or UpdateArguments(), training.seed)
+    rows = SplitRows(dataset, "train", arguments.max_length, arguments.targets, users)
     if rows.left_out:
         say(f"{rows.left_out} users have no history in their training part and give no training row")
     if not len(rows):
-        raise InputError(f"{data}: no user has a training row")
+        raise InputError(f"{data}: no user has a training row" + (" with something new" if users is not None else ""))
     if len(model.item_matrix()) != rows.dataset.num_items + 1:
         raise InputError(f"the embeddings hold {len(model.item_matrix()) - 1} items, {data} has {rows.dataset.num_items}")
     try:
