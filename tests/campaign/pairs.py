@@ -29,25 +29,27 @@ PAIRS = 6  # of a stage
 def campaign(inputs: Inputs, name: str, place: Path, tally: Tally, share: float, draw: random.Random) -> None:
     """`share` of the pairs of a stage, the kinds in turn; the second process starts while the first one runs."""
     place.mkdir(parents=True)
+    changes = CHANGES.get(name, {"seed": 1})
+    alone = [_alone(_work(inputs, name, place / name, asked), place, name) for asked in ({}, changes)]
     for pair in range(max(1, round(PAIRS * share))):
         kind = KINDS[pair % len(KINDS)]
-        changes = {} if kind == KINDS[0] else CHANGES.get(name, {"seed": 1})
-        works = [_work(inputs, name, place / name, {}), _work(inputs, name, place / name, changes, kind == KINDS[2])]
-        expected, seconds = [], []
-        for work in works:
-            _renew(place / name)
-            started = time.monotonic()
-            ended = run(work, place / "log")
-            assert ended.status == 0, ended.said
-            seconds.append(time.monotonic() - started)
-            expected.append(state_of(place / name / "out"))
+        second = _work(inputs, name, place / name, {} if kind == KINDS[0] else changes, kind == KINDS[2])
+        works, logs = (_work(inputs, name, place / name, {}), second), (place / "first.log", place / "second.log")
         _renew(place / name)
-        logs = [place / "first.log", place / "second.log"]
-        first = start(works[0], logs[0])
-        time.sleep(draw.uniform(0.0, 0.8 * seconds[0]))
-        second = start(works[1], logs[1])
-        both = [wait(process, log) for process, log in zip((first, second), logs)]
-        _judge(tally, name, both, state_of(place / name / "out"), expected)
+        processes = [start(works[0], logs[0])]
+        time.sleep(draw.uniform(0.0, 0.8 * alone[0][1]))
+        processes.append(start(works[1], logs[1]))
+        both = [wait(process, log) for process, log in zip(processes, logs)]
+        _judge(tally, name, both, state_of(place / name / "out"), [state for state, _ in alone])
+
+
+def _alone(work, place: Path, name: str) -> tuple[dict, float]:
+    """What a process leaves that nobody disturbs, and its seconds."""
+    _renew(place / name)
+    started = time.monotonic()
+    ended = run(work, place / "log")
+    assert ended.status == 0, ended.said
+    return state_of(place / name / "out"), time.monotonic() - started
 
 
 def _work(inputs: Inputs, name: str, place: Path, changes: dict, replaces: bool = False):

@@ -23,7 +23,7 @@ Main = Callable[[list[str]], None]
 
 ENCODER = {"hidden_size": 8, "num_layers": 1, "num_epochs": 2, "patience": 2, "batch_size": 32, "device": "cpu"}
 LLM = {
-    **{"num_layers": 2, "max_steps": 4, "save_steps": 2, "warmup_steps": 1, "learning_rate": 0.003, "save_total_limit": 1},
+    **{"num_layers": 2, "max_steps": 2, "save_steps": 1, "warmup_steps": 1, "learning_rate": 0.003, "save_total_limit": 1},
     **{"per_device_train_batch_size": 16, "num_candidates": 20, "device": "cpu", "precision": "fp32"},
 }
 
