@@ -6,6 +6,7 @@ None stands for a flag that was not given and passes. Numbers that are not finit
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -68,6 +69,12 @@ def each(check: Callable[..., None], arguments: Any, names: str, *bounds: float)
     """Apply one of the checks above to several fields of a dataclass, named in one string."""
     for name in names.split():
         check(name, getattr(arguments, name), *bounds)
+
+
+def device_name(name: str, value: str) -> None:
+    """Raise InputError unless `value` is how a device is called; whether it is there is asked where it is used."""
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,3})?", value):
+        raise InputError(f"--{name} {value}: choose auto, cpu, cuda or cuda:N")
 
 
 def report_target(value: str) -> None:

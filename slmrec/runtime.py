@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slmrec.checks import device_name
 from slmrec.errors import InputError, tell
 from slmrec.progress import LogLines, clear_line
 
@@ -61,14 +62,12 @@ def pick_device(name: str = "auto"):
     """The torch.device for `auto|cpu|cuda|cuda:1...`. Raises InputError when CUDA is named and not there."""
     import torch
 
+    device_name("device", name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name}: choose auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: no CUDA device is available")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: no such CUDA device is available")
     return device
 
 

@@ -21,6 +21,7 @@ from slmrec.encoders.registry import architecture_arguments, training_arguments
 from slmrec.errors import InputError
 from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.llm.arguments import BackboneArguments, EllmArguments
+from slmrec.runtime import pick_device
 from slmrec.text.arguments import TextArguments, TextUseArguments
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
 
@@ -184,6 +185,20 @@ def test_bounds_and_choices_of_training(changes, message):
     with pytest.raises(InputError, match=f"--{next(iter(changes))} "):
         given = [f"--{name}={value}" for name, value in changes.items()]
         finetune.main(["--data", "d", "--embeddings", "e", "--base_model", "b", "--output_dir", "o", *given])
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "cuda:", "cuda:-1", "cuda:99999999999", "3", "", "CPU"])
+def test_devices_that_there_are_not(name):
+    for asked in (lambda: TextArguments(data="d", device=name), lambda: pick_device(name)):
+        with pytest.raises(InputError, match="^--device .*: choose auto, cpu, cuda or cuda:N"):
+            asked()
+    with pytest.raises(InputError, match="^--device cuda:99: no such CUDA device"):
+        pick_device("cuda:99")
+
+
+def test_a_spread_of_weights_above_one_is_refused():
+    with pytest.raises(InputError, match="--initializer_range 3.0: must be at most 1"):
+        BackboneArguments(initializer_range=3.0)
 
 
 def test_there_is_no_other_parser():

@@ -121,6 +121,8 @@ class BackboneArguments:
             )
         share_below_one("attention_dropout", self.attention_dropout)
         above("initializer_range", self.initializer_range, 0)
+        if self.initializer_range > 1:  # transformers allows no more
+            raise InputError(f"--initializer_range {self.initializer_range}: must be at most 1")
         seed_in_range("seed", self.seed)
         if self.intermediate_size is None:
             self.intermediate_size = self.hidden_size * 43 // 16

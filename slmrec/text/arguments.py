@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from slmrec.checks import above, at_least, check_choices, each, seed_in_range, share_below_one
+from slmrec.checks import above, at_least, check_choices, device_name, each, seed_in_range, share_below_one
 from slmrec.errors import InputError
 
 TFIDF = "tfidf"
@@ -41,6 +41,7 @@ class TextArguments:
         seed_in_range("seed", self.seed)
         share_below_one("min_share", self.min_share)
         each(at_least, self, "batch_size dimensions ngrams layer max_tokens", 1)
+        device_name("device", self.device)
         counting = self.encoder == TFIDF
         self._default({"dimensions": 256, "ngrams": 2}, counting, "--encoder tfidf")
         self._default({"layer": None, "max_tokens": 128}, not counting, "an --encoder that is a checkpoint")
