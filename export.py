@@ -1,7 +1,7 @@
 """A trained E-LLMRec for use elsewhere: a folder that plain Transformers loads, or an ONNX graph.
 
     python export.py --model runs/demo/slmrec_4_8 --format huggingface --output_dir runs/demo/exported
-    python export.py --model runs/demo/slmrec_4_8 --format onnx --output_dir runs/demo/exported_onnx     (requirements/export.txt)
+    python export.py --model runs/demo/slmrec_4_8 --format onnx --output_dir runs/demo/onnx    (pip install -e '.[export]')
 
 The README.md that it writes shows how the result is used in ten lines, without this project.
 """
@@ -39,7 +39,7 @@ class ExportArguments:
 
     def __post_init__(self):
         if self.format == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
-            raise InputError("--format onnx needs onnx and onnxscript: pip install -r requirements/export.txt")
+            raise InputError("--format onnx needs onnx and onnxscript: pip install -e '.[export]'")
         if self.format != "onnx" and self.graph != "exact":
             raise InputError("--graph is only for --format onnx")
 

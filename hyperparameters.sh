@@ -33,6 +33,14 @@ NUM_TRAIN_EPOCHS=3                      # released code (run_finetune.sh); count
 SASREC_NUM_EPOCHS=100                   # a bound that early stopping is not meant to reach
 TEXT_USE=off                            # titles: none in the paper; auto, start, sum, adapter or alphafuse
 
+# What experiments of run_tables.sh give to some of their models, all our choice
+KD_LAMBDA_LOGITS=1.0                    # kd-kinds and online, where this kind of distillation is on
+KD_LAMBDA_ATTENTION=1.0                 # kd-kinds, likewise
+KD_LAMBDA_CONTRASTIVE=0.1               # kd-kinds, likewise
+TITLED_LEARNING_RATE=0.001              # text, like the next two: E-LLMRecs on a table that knows titles; docs/titles.md has the search
+TITLED_ITEM_DROPOUT=0.1
+TITLED_USER_LENGTH=11
+
 case "$BACKBONE $DATASET" in
     "pretrained cloth")                 # paper, Table 6
         LEARNING_RATE=0.003 MAX_STEPS=1500 WARMUP_STEPS=50 SAVE_STEPS=50 LAMBDA_MS=1.0 ;;

@@ -9,11 +9,11 @@
 # DATASET (default: cloth) and the kind of --base_model pick the hyper-parameters of hyperparameters.sh, and DATASET where the inputs
 # lie unless --data, --embeddings and --base_model say otherwise.
 set -euo pipefail
-source "$(dirname "$0")/setup_env.sh" later
+source "$(dirname "$0")/scripts/setup_env.sh"
 ask_front_door run_distill.sh "$@"  # sets TEACHER and OUTPUT_DIR, and BASE_MODEL where it is given
 DATASET="${DATASET:-cloth}"
 source "$SLMREC/hyperparameters.sh"
-make_environment requirements.txt
+make_environment
 
 FROM=(--teacher "$TEACHER")
 [ "$TEACHER" != online ] || FROM=(--online)

@@ -13,7 +13,7 @@
 # Started again, it goes on where it was stopped, and with other flags it redoes what they change and what depends on that; the rest
 # is up to date.
 set -euo pipefail
-source "$(dirname "$0")/setup_env.sh" later
+source "$(dirname "$0")/scripts/setup_env.sh"
 ask_front_door run_pipeline.sh "$@"  # sets DATASET, RUN_DIR, REVIEWS, and each stage's flags
 source "$SLMREC/hyperparameters.sh"
 source "$SLMREC/datasets/names.sh"
@@ -83,5 +83,5 @@ done
 stage "table" python -m reproduce.comparison --run_dir "$RUN_DIR" --models "${MODELS[@]}"
 
 "$PYTHON" -m slmrec.pipeline.steps "${PLAN[@]}"
-make_environment requirements.txt
+make_environment
 python -m slmrec.pipeline.run "$RUN_DIR" "$DRY_RUN" "${PLAN[@]}"

@@ -8,7 +8,7 @@
 #
 # All experiments stand in reproduce/experiments.py.
 set -euo pipefail
-source "$(dirname "$0")/setup_env.sh" later
+source "$(dirname "$0")/scripts/setup_env.sh"
 case " ${*:--h} " in *" -h "* | *" --help "*) exec "$PYTHON" -m reproduce -h ;; esac  # before any environment is made
-make_environment requirements.txt
+make_environment
 exec python -m reproduce "$@"

@@ -7,7 +7,8 @@ case "${1:-}" in
     -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit ;;
 esac
 cd "$(dirname "$0")"
-source setup_env.sh requirements.txt requirements/test.txt requirements/serve.txt requirements/export.txt
+source scripts/setup_env.sh
+make_environment test serve export
 if [ $# -eq 0 ]; then
     python -m ruff check --quiet .
     python -m ruff format --check --quiet .

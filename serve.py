@@ -1,6 +1,6 @@
 """Serve a trained model over HTTP, on this machine alone unless told otherwise.
 
-    pip install -r requirements/serve.txt
+    pip install -e '.[serve]'
     python serve.py --model runs/demo/slmrec_4_8 --port 8000
 
 GET / is a page to try it, GET /docs describes the interface, POST /recommend answers.
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
         from slmrec.serving.app import create_app
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed: pip install -r requirements/serve.txt") from None
+        raise InputError(f"{error.name} is not installed: pip install -e '.[serve]'") from None
     from slmrec.recommendation import load
 
     app = create_app(load(args.model, args.device), Path(args.model).name, wait=args.wait_ms / 1000, most=args.max_batch)

@@ -24,9 +24,17 @@ from slmrec.checks import at_least
 from slmrec.command_line import flags_of, grouped, help_text
 from slmrec.errors import InputError
 from slmrec.pipeline.flags import ENCODER, SASREC, STAGES, StageFlags, share_flags
-from slmrec.pipeline.front_door import PipelineArguments, absent_stages, print_shares, require_files
+from slmrec.pipeline.front_door import (
+    PipelineArguments,
+    absent_stages,
+    kept_text_use,
+    print_shares,
+    require_files,
+    run_directory,
+)
 
 COMMAND = "bash run_tables.sh EXPERIMENT DATASET"
+TEXT_USE = "off"  # the paper's SASRec reads no titles
 
 
 @dataclass
@@ -85,7 +93,8 @@ def run(experiment: str, dataset: str, argv: list[str]) -> int:
 
     own, shares = share(experiment, dataset, argv)
     require_files(own, shares)
-    place = find_place(dataset, own.run_dir, own.base_model, shares)
+    given = dict(grouped(argv))
+    place = find_place(experiment, dataset, own, shares, kept_text_use(given, run_directory(dataset, given), TEXT_USE))
     require_free(experiment, place.backbone, shares)
     steps = experiment_steps(experiment, place, own.seeds, own.reviews, shares)
     if own.dry_run:
@@ -114,7 +123,7 @@ def share(experiment: str, dataset: str, argv: list[str]) -> tuple[TablesArgumen
     encoders = [name for name in dict.fromkeys(m.encoder or m.name for m in models if m.stage == "encoder") if name != "sasrec"]
     given = dict(grouped(argv))
     stages |= encoder_stages(encoders) if encoders and given.keys() - flags_of(TablesArguments).keys() else {}
-    absent = absent_stages(dataset, given)
+    absent = absent_stages(dataset, given, TEXT_USE)
     if any(model.text for model in models):
         absent.pop("text", None)
     if EXPERIMENTS[experiment].kind == "efficiency":

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from reproduce.experiments import EXPERIMENTS, NUM_BLOCKS, TEACHER, TEXTS, Backbone, Model, e4srec, models_of
 from reproduce.hyperparameters import SCRIPT, shell_values
@@ -20,6 +21,7 @@ from slmrec.artifacts import MANIFEST, read_json
 from slmrec.command_line import grouped
 from slmrec.errors import InputError
 from slmrec.llm.known_models import KNOWN_MODELS
+from slmrec.pipeline.front_door import PipelineArguments
 from slmrec.pipeline.steps import Step
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +64,7 @@ class Place:
         shared: directory of the data and the conventional models.
         own: directory of the E-LLMRecs.
         base_model: "" where every seed has its own random backbone.
-        sasrec_epochs: at most, of SASRec.
+        values: of the variables of hyperparameters.sh that the models' flags name, and of SASREC_NUM_EPOCHS.
         text: directory and use (--text_use ...) of the text vectors that every SASRec is given; empty without.
     """
 
@@ -71,25 +73,34 @@ class Place:
     own: Path
     base_model: str
     backbone: Backbone
-    sasrec_epochs: str = "100"
+    values: dict[str, str]
     text: tuple[str, ...] = ()
 
+    def flags(self, model: Model) -> list[str]:
+        """The model's own flags."""
+        return Template(model.flags).substitute(self.values).split()
 
-def find_place(dataset: str, run_dir: str | None, base_model: str | None, shares: Shares) -> Place:
-    """Where an experiment runs. Raises InputError when the base model is not there, or its runs would mix with others."""
-    shared = Path(run_dir or f"runs/{dataset}")
-    base_model = base_model or os.environ.get("BASE_MODEL")
-    usual = shell_values(dataset, ["BASE_MODEL"], ROOT, os.environ | {"BASE_MODEL": ""})["BASE_MODEL"]
+
+def find_place(experiment: str, dataset: str, own: PipelineArguments, shares: Shares, text_use: str) -> Place:
+    """Where an experiment runs; `text_use` is that of the SASRec there, "" without one.
+
+    Raises InputError when the base model is not there, or its runs would mix with others.
+    """
+    run_dir, shared = own.run_dir, Path(own.run_dir or f"runs/{dataset}")
+    base_model = own.base_model or os.environ.get("BASE_MODEL")
+    named = {name for model in models_of(experiment, Backbone()) for name in re.findall(r"\$(\w+)", model.flags)}
+    variables = ["BASE_MODEL", "SASREC_NUM_EPOCHS", *sorted(named)]  # not those of a base model: SASRec is shared by all
+    values = shell_values(dataset, variables, ROOT, os.environ | {"BASE_MODEL": ""})
+    usual = values["BASE_MODEL"]
     name = base_model or usual
     short = re.sub(r"[^a-z0-9.]+", "-", Path(name).name.lower()).removesuffix(".gguf")
-    own = shared if run_dir or name == usual else shared.with_name(f"{shared.name}-{short}")
-    if base_model and (own / "backbone" / MANIFEST).is_file():
-        raise InputError(f"{own}: holds runs on a random backbone; give those on {base_model} another --run_dir")
+    where = shared if run_dir or name == usual else shared.with_name(f"{shared.name}-{short}")
+    if base_model and (where / "backbone" / MANIFEST).is_file():
+        raise InputError(f"{where}: holds runs on a random backbone; give those on {base_model} another --run_dir")
     layers = base_model_layers(name, shares) if name else int(last(shares, "backbone", "num_layers", "8"))
-    values = shell_values(dataset, ["SASREC_NUM_EPOCHS"], ROOT, os.environ | {"BASE_MODEL": ""})  # shared by all
-    text_use = last(shares, "sasrec", "text_use", os.environ.get("TEXT_USE", "off"))  # the paper's tables read no titles
+    text_use = last(shares, "sasrec", "text_use", os.environ.get("TEXT_USE") or text_use or "off")
     text = () if text_use == "off" else (str(shared / "text"), "--text_use", text_use)
-    return Place(dataset, shared, own, name, Backbone(layers, random=not name), values["SASREC_NUM_EPOCHS"], text)
+    return Place(dataset, shared, where, name, Backbone(layers, random=not name), values, text)
 
 
 def base_model_layers(name: str, shares: Shares) -> int:
@@ -209,11 +220,12 @@ class Seed:
         text = [self.place.shared / model.text, *TEXTS[model.text].split()] if model.text else list(self.place.text)
         if "--encoder" in text and self.place.dataset == "demo":
             return
-        flags = ["--model", name, "--data", data, "--output_dir", output, "--seed", self.number, *model.flags.split()]
-        flags += ["--num_epochs", self.place.sasrec_epochs] if name == "sasrec" else []
+        flags = ["--model", name, "--data", data, "--output_dir", output, "--seed", self.number, *self.place.flags(model)]
+        flags += ["--num_epochs", self.place.values["SASREC_NUM_EPOCHS"]] if name == "sasrec" else []
         if text and (model.text or name == "sasrec"):
             directory, *how = text
-            embedding = ("--data", data, "--output_dir", directory, *(how if model.text else []))
+            encoder = how if model.text else ["--min_share", "0.5"] if how[-1] == "auto" else []
+            embedding = ("--data", data, "--output_dir", directory, *encoder)
             yield python(f"titles {Path(directory).name}", "embed_titles.py", *embedding, given=self.shares["text"])
             flags += ["--text", directory, *([] if model.text else how)]
         yield python(f"{model.name}{self.mark}", "train_sr_trad.py", *flags, given=self.shares[name])
@@ -242,7 +254,7 @@ class Seed:
             shell, stage = "run_distill.sh", "student"
             places.insert(0, "online" if model.teacher == "online" else self.own / model.teacher)
             flags += ["--teacher_layers", TEACHER] if model.teacher == "online" else []
-        flags += [*self.shares[stage], *model.flags.split()]
+        flags += [*self.shares[stage], *self.place.flags(model)]
         flags += teacher_cache(model, self.own, flags) if model.stage == "distill" else []
         yield script(f"{model.name}{self.mark}", self.place.dataset, shell, places, flags)
 

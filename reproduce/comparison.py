@@ -122,7 +122,7 @@ def next_commands(run_dir: Path) -> list[str]:
     model, where = shlex.quote(str(evaluated_models(run_dir)[-1])), shlex.quote(str(run_dir))
     commands = {
         f"python recommend.py --model {model} --users all --output top.csv": "ten items for each user",
-        f"python serve.py --model {model}": "a page to try it (pip install -r requirements/serve.txt)",
+        f"python serve.py --model {model}": "a page to try it (pip install -e '.[serve]')",
         f"tensorboard --logdir {where}": "the curves",
         f"bash run_tables.sh main {shlex.quote(run_dir.name)}": "this table with all baselines",
     }

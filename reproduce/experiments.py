@@ -26,7 +26,7 @@ class Model:
         stage: which stage trains it: encoder, finetune, distill; "" for what another model's run leaves behind.
         layers: of its decoder; None for a conventional model.
         teacher: name of the model that a student learns from; "online" for one that is trained along.
-        flags: of its stage, those that make it differ from the stage's defaults.
+        flags: of its stage, those that make it differ from the stage's defaults; $NAME is a variable of hyperparameters.sh.
         encoder: name of a conventional model in the registry, where it is not `name`.
         text: the text vectors that a conventional model is given, a name in TEXTS.
         reads: the conventional model whose item embeddings an E-LLMRec reads; by another one than SASRec it is guided too.
@@ -151,19 +151,19 @@ BLOCKS = [
 ]
 ONLINE = [  # the released code's online mode adds the divergence of the logits
     slmrec("slmrec_online", "SLMRec_4<-8 online", teacher="online"),
-    slmrec("slmrec_online_logits", "SLMRec_4<-8 online, with logits", "--lambda_logits 1.0", teacher="online"),
+    slmrec("slmrec_online_logits", "SLMRec_4<-8 online, with logits", "--lambda_logits $KD_LAMBDA_LOGITS", teacher="online"),
     Model("slmrec_online/teacher", "its teacher E4SRec_8, trained along", "", TEACHER),
 ]
-KD_KINDS = [  # the weights are our choice
-    slmrec("slmrec_logits", "logits", f"{NO_FEATURES} --lambda_logits 1.0"),
-    slmrec("slmrec_attention", "attention weights", f"{NO_FEATURES} --lambda_attention 1.0"),
-    slmrec("slmrec_contrastive", "contrastive", f"{NO_FEATURES} --lambda_contrastive 0.1"),
+KD_KINDS = [
+    slmrec("slmrec_logits", "logits", f"{NO_FEATURES} --lambda_logits $KD_LAMBDA_LOGITS"),
+    slmrec("slmrec_attention", "attention weights", f"{NO_FEATURES} --lambda_attention $KD_LAMBDA_ATTENTION"),
+    slmrec("slmrec_contrastive", "contrastive", f"{NO_FEATURES} --lambda_contrastive $KD_LAMBDA_CONTRASTIVE"),
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
 TEXTS = {"text": "", "text_minilm": "--encoder minilm"}  # directory of text vectors -> flags of embed_titles.py
 TITLED = (
-    "--start passing --user_length 11 --item_dropout 0.1 --learning_rate 0.001"  # our choice; docs/titles.md has what was tried
+    "--start passing --user_length $TITLED_USER_LENGTH --item_dropout $TITLED_ITEM_DROPOUT --learning_rate $TITLED_LEARNING_RATE"
 )
 TITLES = [  # TF-IDF unless said
     Model("nearest", "Nearest title, nothing trained", "encoder", text="text", flags="--text_exponent 1"),

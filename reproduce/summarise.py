@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from reproduce.cold import cold_groups
-from reproduce.comparison import training_seconds
+from reproduce.comparison import TEXT_LABELS, training_seconds
 from reproduce.experiments import ENCODER_LABELS, EXPERIMENTS, Backbone, Model, models_of, run_command
 from reproduce.regimes import regimes
 from reproduce.statistics import paired_test
@@ -172,11 +172,18 @@ def model_entry(runs: Runs, experiment: str, model: Model) -> dict:
     there = runs.evaluated(model.name)
     return {
         "name": model.name,
-        "label": model.label,
+        "label": shown_label(model, list(there.values())),
         "x": model.x,
         "runs": [run_entry(directory, seed) for seed, directory in there.items()],
         "missing": runs.missing(experiment, runs.seeds.keys() - there),
     }
+
+
+def shown_label(model: Model, directories: list[Path]) -> str:
+    """Its label; one that is not about titles says so where the runs were trained on them after all (--text_use)."""
+    if model.text or model.stage != "encoder" or not directories:
+        return model.label
+    return model.label + TEXT_LABELS[read_manifest(directories[0])["config"].get("text", {}).get("text_control")]
 
 
 def paired_tests(runs: Runs, pairs: list[tuple[str, str]]) -> list[dict]:

@@ -8,6 +8,7 @@ on stderr and exit status 2. Nothing beyond Python's standard library is needed,
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -85,11 +86,16 @@ def pipeline(argv: list[str]) -> list[str]:
             raise InputError(f"{variable} is set, which nothing reads any more; {instead}")
     dataset, argv = named(argv)
     given = dict(grouped(argv))
-    absent = absent_stages(dataset, given)
+    run_dir, text_use = run_directory(dataset, given), "off" if dataset in ("demo", *PAPER_DATA) else "auto"
+    absent = absent_stages(dataset, given, text_use)
+    if dataset == "demo" and "reviews" not in given:
+        absent.pop("text", None)  # for its row from titles
     own, shares = share_flags(argv, PipelineArguments, STAGES, absent, PIPELINE)
     require_files(own, shares)
     print_shares(shares)
-    code = [assigned("DATASET", dataset), assigned("RUN_DIR", own.run_dir or f"runs/{dataset}")]
+    kept = kept_text_use(given, run_dir, text_use)
+    code = [assigned("DATASET", dataset), assigned("RUN_DIR", run_dir)]
+    code += [f"export {assigned('TEXT_USE', kept)}"] if kept else []
     code += [assigned("REVIEWS", own.reviews or ""), assigned("DRY_RUN", "1" if own.dry_run else "")]
     code += [assigned("BASE_MODEL", own.base_model)] if own.base_model else []
     for stage, flag, variable in DECIDING:
@@ -116,24 +122,57 @@ def named(argv: list[str]) -> tuple[str, list[str]]:
     return argv[0], argv[1:]
 
 
-def absent_stages(dataset: str, given: dict[str, list[str]]) -> dict[str, str]:
-    """The stages that do not run with these flags, and why."""
-    absent, run_dir = {}, (given.get("run_dir") or [f"runs/{dataset}"])[-1]
+def run_directory(dataset: str, given: dict[str, list[str]]) -> str:
+    return (given.get("run_dir") or [f"runs/{dataset}"])[-1]
+
+
+def absent_stages(dataset: str, given: dict[str, list[str]], text_use: str) -> dict[str, str]:
+    """The stages that do not run with these flags, and why; `text_use` is the command's own."""
+    absent, run_dir = {}, run_directory(dataset, given)
     if dataset != "demo" or "reviews" in given:
         absent["demo"] = "only the demo's reviews are generated (NAME demo, no --reviews)"
     if "reviews" not in given and dataset not in ("demo", *PAPER_DATA) and (Path(run_dir) / "data/manifest.json").is_file():
         absent["data"] = f"{run_dir}/data is there and is used as it is; a change to the data needs --reviews FILE"
-    text_use = given.get("text_use") or given.get("sasrec.text_use") or [os.environ.get("TEXT_USE", "")]
-    if text_use[-1] == "off":
-        absent["text"] = "titles are not read with --text_use off"
-    elif not text_use[-1] and dataset in PAPER_DATA:
-        absent["text"] = "titles are only read with --text_use auto, start, sum, adapter or alphafuse"
+    if (asked_text_use(given) or text_use_there(run_dir) or text_use) == "off":
+        wanted = (
+            "are not read with --text_use off" if asked_text_use(given) else "are only read with --text_use auto, start, sum, ..."
+        )
+        absent["text"] = f"titles {wanted}"
     if given.get("base_model") or os.environ.get("BASE_MODEL") or dataset in PAPER_DATA:
         absent["backbone"] = "no backbone is made, as there is a base model"
     return absent
 
 
 PAPER_DATA = ("cloth", "movie", "music", "sport")
+
+
+def asked_text_use(given: dict[str, list[str]]) -> str:
+    """How SASRec is to use titles, by a flag or the environment; "" where neither says so."""
+    return (given.get("sasrec.text_use") or given.get("text_use") or [os.environ.get("TEXT_USE", "")])[-1]
+
+
+def text_use_there(run_dir: str | Path) -> str:
+    """How the SASRec of a run was told to use titles, by the command that trained it; "" where there is none."""
+    try:
+        manifest = json.loads((Path(run_dir) / "sasrec" / "manifest.json").read_text(encoding="utf-8"))
+        words = shlex.split(manifest["command"])
+    except (OSError, ValueError, KeyError):  # what is wrong with it the stages will say
+        return ""
+    first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    given = dict(grouped(words[first:]))
+    return (given.get("text_use") or ["start" if "text" in given else "off"])[-1]
+
+
+def kept_text_use(given: dict[str, list[str]], run_dir: str | Path, text_use: str) -> str:
+    """What SASRec's use of titles stays, as nothing asks for another one; says so where the command's own is another.
+
+    run_pipeline.sh and run_tables.sh share a directory, and by default one reads titles and the other does not: neither is to
+    train the other's models anew unasked.
+    """
+    there = "" if asked_text_use(given) else text_use_there(run_dir)
+    if there not in ("", text_use):
+        print(f"{run_dir}/sasrec keeps --text_use {there}; give --text_use {text_use} to train it anew", file=sys.stderr)
+    return there
 
 
 def require_files(own: PipelineArguments, shares: dict[str, list[str]]) -> None:

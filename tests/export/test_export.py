@@ -51,7 +51,7 @@ def lora_model(tmp_path_factory, tiny_flags):
 
 @pytest.mark.parametrize("graph", ["exact", "reference"])
 def test_onnx_equals_pytorch_on_every_length(lora_model, tmp_path, graph):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e '.[export]'")
     export.main(["--model", str(lora_model), "--format", "onnx", "--graph", graph, "--output_dir", str(tmp_path / "onnx")])
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "encoder.onnx")
     model = load_recommender(lora_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_layers_that_decide_on_directories_are_exported(capsys):
         (["demo", "--base_model", "x", "--num_heads", "2"], None),  # SASRec's, now that no backbone is made
         (
             ["music", "--encoder", "tfidf"],
-            "--encoder: titles are only read with --text_use auto, start, sum, adapter or alphafuse",
+            "--encoder: titles are only read with --text_use auto, start, sum, ...",
         ),
         (["mine", "--text_use", "off", "--encoder", "tfidf"], "--encoder: titles are not read with --text_use off"),
         (["demo", "--text_use", "sum", "--encoder", "tfidf"], None),
@@ -114,6 +115,26 @@ def test_what_a_pipeline_refuses(words, message, capsys):
     with pytest.raises(InputError) as refused:
         front_door.main(["run_pipeline.sh", *words])
     assert str(refused.value) == message and not capsys.readouterr().out
+
+
+def trained_sasrec(run_dir, flags):
+    (run_dir / "sasrec").mkdir(parents=True)
+    command = f"python train_sr_trad.py --model sasrec --data 'a b/data' {flags}"
+    (run_dir / "sasrec/manifest.json").write_text(json.dumps({"command": command}))
+
+
+@pytest.mark.parametrize(
+    "flags, asked, kept",
+    [("", [], "off"), ("--text t --text_use auto", [], "auto"), ("--text t", [], "start"), ("", ["--text_use", "auto"], None)],
+)
+def test_a_sasrec_that_is_there_keeps_its_use_of_titles_unless_another_one_is_asked_for(flags, asked, kept, capsys, tmp_path):
+    """run_tables.sh trains one without titles in the same directory."""
+    (tmp_path / "reviews.json").touch()
+    trained_sasrec(tmp_path / "runs/mine", flags)
+    variables, _, said = evaluated(capsys, "run_pipeline.sh", "mine", "--reviews", "reviews.json", *asked)
+    assert variables["TEXT_USE"] == (kept or "auto")
+    line = f"runs/mine/sasrec keeps --text_use {kept}; give --text_use auto to train it anew\n"
+    assert said == ("sasrec  --text_use auto\n" if asked else "" if kept == "auto" else line)
 
 
 def test_variables_that_nothing_reads_any_more_are_not_ignored(monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from reproduce import __main__ as command_line
@@ -63,7 +65,8 @@ def test_every_model_of_the_table_is_made_once_and_evaluated_after_its_teacher(e
         made_by = {"encoder": f"--output_dir {output} ", "finetune": f"run_finetune.sh {output} ", "distill": f" {output} --data"}
         if model.stage:
             (training,) = starting(lines, made_by[model.stage])
-            assert lines.index(training) < lines.index(evaluation) and model.flags in training
+            flags = re.sub(r"\$\w+", r"\\S+", model.flags)  # variables of hyperparameters.sh
+            assert lines.index(training) < lines.index(evaluation) and re.search(flags, training) and "$" not in training
         if model.teacher not in ("", "online"):
             assert f"run_distill.sh runs/mine/{model.teacher} {output} " in training
             (teacher,) = starting(lines, f"run_finetune.sh runs/mine/{model.teacher} ")
@@ -160,6 +163,22 @@ def test_titles_come_before_what_reads_them(commands):
     assert not starting(commands("text", "demo"), "minilm")  # which would be fetched
 
 
+def test_a_sasrec_that_the_pipeline_trained_from_titles_is_used_as_it_is(commands, tmp_path):
+    """Its titles stage included, which leaves data without titles alone."""
+    (tmp_path / "runs/mine/sasrec").mkdir(parents=True)
+    write_json(tmp_path / "runs/mine/sasrec/manifest.json", {"command": "python train_sr_trad.py --text t --text_use auto"})
+    (titles,) = starting(commands("layers"), "embed_titles.py")
+    assert titles.endswith("--output_dir runs/mine/text --min_share 0.5")
+    assert starting(commands("layers"), "--model sasrec", "--text runs/mine/text --text_use auto")
+    assert not starting(commands("layers", "mine", "--text_use", "off"), "runs/mine/text")
+
+
+def test_weights_of_the_other_kinds_of_distillation_are_variables(commands, monkeypatch):
+    assert starting(commands("kd-kinds"), "slmrec_contrastive --data", "--lambda_contrastive 0.1")
+    monkeypatch.setenv("KD_LAMBDA_CONTRASTIVE", "0.7")
+    assert starting(commands("kd-kinds"), "slmrec_contrastive --data", "--lambda_contrastive 0.7")
+
+
 def test_the_benchmark_runs_once_unless_asked_for(commands, tmp_path):
     assert starting(commands("efficiency", "demo", "--batch_size", "8"), "reproduce.efficiency", "--batch_size 8")
     (tmp_path / "runs" / "demo").mkdir(parents=True)
@@ -188,6 +207,7 @@ def test_a_new_experiment_is_one_entry(commands, monkeypatch):
         (["layers", "demo", "--learning_rat", "1"], "did you mean --learning_rate"),
         (["layers", "demo", "--learning_rate", "nan"], "--learning_rate nan"),
         (["stats", "demo", "--learning_rate", "1"], "--learning_rate: stats trains no E-LLMRec"),
+        (["main", "demo", "--text.seed", "1"], "--text.seed: titles are only read with --text_use auto, start, sum"),
         (["blocks", "demo", "--num_blocks", "2"], "--num_blocks: blocks sets it itself"),
         (["theory", "demo"], "bash run_tables.sh theory takes nothing more"),
         (["--render", "nowhere"], "nowhere: no such directory"),

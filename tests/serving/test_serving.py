@@ -16,7 +16,7 @@ import slmrec
 import train_sr_trad
 from slmrec.errors import InputError
 
-pytest.importorskip("fastapi", reason="requirements/serve.txt is not installed")
+pytest.importorskip("fastapi", reason="pip install -e '.[serve]'")
 from fastapi.testclient import TestClient
 
 from slmrec.serving import app as serving
