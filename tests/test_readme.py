@@ -20,8 +20,8 @@ PAGES = {path: path.read_text(encoding="utf-8") for path in [README, *sorted((RO
 
 
 def commands(text: str) -> list[str]:
-    """The command lines of a page's bash blocks, without their comments."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    """The command lines of a page's bash blocks, without their comments; a line that ends in a backslash goes on in the next."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text.replace("\\\n", " "), re.DOTALL | re.MULTILINE)
     return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip() and line[0] != "#"]
 
 
