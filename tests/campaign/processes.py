@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from tests.kills import WATCHES, Watch
 
 LEFT_ALONE = (".slmrec.lock", ".tfevents")  # names of files that say nothing about the result
 OF_THE_DAY = ("wall_seconds", "command", "git", "libraries", "resumed")  # what of a manifest differs from run to run
+HANGS = 300  # seconds after which a process is taken to hang
 TIMES = ("seconds", "peak_memory_mib")
 
 
@@ -81,8 +82,22 @@ def _as_entry_point(work: Callable[[], None]) -> int:
 
 
 def wait(process: int, log: Path) -> Ended:
+    """How a process ended; one that hangs is killed, and has a status that no stage has."""
+    hung = not _has_ended(process, HANGS)
+    if hung:
+        os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
-    return Ended(os.waitstatus_to_exitcode(status), log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
+    said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return Ended(124 if hung else os.waitstatus_to_exitcode(status), said)
+
+
+def _has_ended(process: int, seconds: float) -> bool:
+    """Wait for the end of a process, at most so long."""
+    descriptor = os.pidfd_open(process)
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
 
 
 def run(work: Callable[[], None], log: Path, watch: FatalWatch | None = None) -> Ended:
@@ -92,12 +107,7 @@ def run(work: Callable[[], None], log: Path, watch: FatalWatch | None = None) ->
 def run_and_kill(work: Callable[[], None], log: Path, seconds: float) -> Ended:
     """Kill the process after so many seconds, if it still runs."""
     process = start(work, log)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break
-        time.sleep(0.002)
-    else:
+    if not _has_ended(process, seconds):
         os.kill(process, signal.SIGKILL)
     return wait(process, log)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
+
+from tqdm import tqdm
 
 import distill
 import embed_titles
@@ -65,7 +68,10 @@ class Inputs:
         """Import and compute here what every forked process would: half of the seconds of a stage so small.
 
         polars is not called: the threads that it starts would be missing in a forked process.
+        tqdm's own lock is one among processes, which a killed one would keep for good.
         """
+        tqdm.set_lock(threading.RLock())
+        tqdm.monitor_interval = 0
         for slow in ("torch.utils.tensorboard", "sklearn.decomposition", "sklearn.feature_extraction.text", "peft"):
             importlib.import_module(slow)
         load_backbone(str(self.root / "backbone"), 1).save_pretrained(self.root / "warm")
