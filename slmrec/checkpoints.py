@@ -162,8 +162,10 @@ def require_same_training(checkpoint: str | Path, stage: str, config: dict, inpu
     `config` and `inputs` are those that this run gives to `Stage`.
     """
     recorded = read_json(Path(checkpoint) / LIST).get("run", {})
-    ours = {"stage": stage, "config": json.loads(json.dumps(config))}
-    ours["inputs"] = {name: described["digest"] for name, described in inputs.items()}
+    if recorded.get("stage") != stage:
+        raise InputError(f"--resume_from_checkpoint {checkpoint}: of a {recorded.get('stage')!r} stage, this one is {stage!r}")
+    digests = {name: described["digest"] for name, described in inputs.items()}
+    ours = {"config": json.loads(json.dumps(config)), "inputs": digests}
     difference = first_difference(_comparable(recorded), _comparable(ours))
     if difference:
         key, theirs, this = difference
@@ -176,4 +178,4 @@ def require_same_training(checkpoint: str | Path, stage: str, config: dict, inpu
 def _comparable(run: dict) -> dict:
     config = {name: value for name, value in run.get("config", {}).items() if name not in MAY_DIFFER}
     inputs = {name: digest for name, digest in run.get("inputs", {}).items() if name != "checkpoint"}
-    return {"stage": run.get("stage"), "config": config, "inputs": inputs}
+    return {"config": config, "inputs": inputs}

@@ -14,6 +14,7 @@ from slmrec.checkpoints import (
     last_whole_checkpoint,
     new_checkpoint,
     remove_old_checkpoints,
+    require_same_training,
     step_of,
 )
 from slmrec.errors import InputError
@@ -156,3 +157,15 @@ def test_the_digest_is_that_of_the_content(tmp_path):
         shutil.copytree(moved / "checkpoint-4", growing / "checkpoint-4", ignore=shutil.ignore_patterns(LIST))
         (growing / "checkpoint-4" / "optimizer.pt").write_text("other")
     assert checkpoint_input(tmp_path / "checkpoint-4")["digest"] != before
+
+
+def test_a_checkpoint_of_another_stage_or_setting_is_refused(tmp_path):
+    write(tmp_path, 2)
+    named, inputs = tmp_path / "checkpoint-2", {"data": {"digest": "abc"}}
+    require_same_training(named, "finetune", {"learning_rate": 0.1, "max_steps": 9}, inputs)
+    for stage, rate, message in (
+        ("distill", 0.1, "of a 'finetune' stage, this one is 'distill'"),
+        ("finetune", 0.2, "its run has config.learning_rate = 0.1, this one 0.2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            require_same_training(named, stage, {"learning_rate": rate}, inputs)

@@ -124,11 +124,9 @@ def unit_of(times: pl.Series, where: Where) -> int:
     between = int((sizes >= FIRST_BAND).sum()) - sum(counts.values())
     used = [unit for unit in UNITS if counts[unit]]
     if len(used) > 1 and not between:
-        few = min(used, key=lambda unit: counts[unit])
+        few, *_, many = sorted(used, key=lambda unit: counts[unit])
         row = bands[few].arg_true()[0]
-        raise InputError(
-            f"{where(row)}: this time counts {UNITS[few]}, most of the others {UNITS[max(used, key=lambda unit: counts[unit])]}"
-        )
+        raise InputError(f"{where(row)}: this time counts {UNITS[few]}, {counts[many]} others {UNITS[many]}")
     return next((unit for unit in UNITS if largest < 10 * LAST_BAND * unit), 10**9)
 
 

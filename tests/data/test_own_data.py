@@ -122,7 +122,10 @@ def test_times_of_every_unit_become_seconds(tmp_path, run):
         assert load_dataset(tmp_path / "out").timestamps.tolist() == exact
     rows[2] = ("u", "i2", 5, exact[2])
     (tmp_path / "r.csv").write_text(table(",", "user,item,rating,time", rows))
-    assert "row 3 after the header: this time counts seconds, most of the others nanoseconds" in run(tmp_path / "r.csv")
+    assert "row 3 after the header: this time counts seconds, 3 others nanoseconds" in run(tmp_path / "r.csv")
+    rows[1] = ("u", "i1", 5, exact[1])
+    (tmp_path / "r.csv").write_text(table(",", "user,item,rating,time", rows))
+    assert "row 2 after the header: this time counts seconds, 2 others nanoseconds" in run(tmp_path / "r.csv")
 
 
 def test_exact_times_by_hand():
