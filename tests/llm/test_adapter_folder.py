@@ -17,7 +17,7 @@ from slmrec.llm.model_directory import load_ellmrec
 def place(tiny_backbone, tiny_flags, tmp_path, monkeypatch):
     """A folder with a base model of 4 layers and a LoRA model on 2 of them, trained with paths relative to that folder."""
     folder = tmp_path / "place"
-    shutil.copytree(tiny_backbone, folder / "models/base", ignore=shutil.ignore_patterns("manifest.json"))
+    shutil.copytree(tiny_backbone, folder / "models/base", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
     monkeypatch.chdir(folder)
     finetune.main(tiny_flags(base_model="models/base", output_dir="runs/model", max_steps=2, num_layers=2))
     return folder

@@ -111,7 +111,7 @@ def test_restoring_changes_the_same_tensors_that_the_optimiser_holds(trained, ti
 
 
 def test_random_checkpoints_of_ours_are_trained_whole_and_others_by_lora(tiny_backbone, tmp_path):
-    foreign = shutil.copytree(tiny_backbone, tmp_path / "foreign", ignore=shutil.ignore_patterns("manifest.json"))
+    foreign = shutil.copytree(tiny_backbone, tmp_path / "foreign", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
     assert resolve_train_strategy(EllmArguments(str(tiny_backbone))) == "full"
     assert resolve_train_strategy(EllmArguments(str(foreign))) == "lora"
     assert resolve_train_strategy(EllmArguments(str(tiny_backbone), train_strategy="lora")) == "lora"
