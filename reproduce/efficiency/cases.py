@@ -192,7 +192,8 @@ def build_recommender(
         if arguments.base_model:
             backbone = load_backbone(arguments.base_model, layers, dtype)
         else:
-            backbone = AutoModel.from_config(invented_config(arguments, layers), dtype=dtype, attn_implementation="sdpa")
+            config = invented_config(arguments, layers)
+            backbone = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False)
         if frozen:
             backbone = add_lora(backbone, arguments.lora_r, arguments.lora_r, 0.05, LORA_TARGETS)
         table, prompt = torch.randn(num_items + 1, EMBEDDING_SIZE), benchmark_prompt(arguments)

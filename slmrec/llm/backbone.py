@@ -72,12 +72,12 @@ def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.f
     The layers above are never built: their weights stay in the file. Raises InputError when a weight that is needed is missing.
     """
     config = shallow_config(base_model, num_layers)
-    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True} | NO_REMOTE_CODE
+    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
     report.setLevel(logging.ERROR)  # it warns of the layers above; what matters is missing weights, which are refused below
     try:
-        backbone, loaded = AutoModel.from_pretrained(base_model, **options)
+        backbone, loaded = AutoModel.from_pretrained(base_model, **options, **NO_REMOTE_CODE)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--base_model {base_model}: its weights cannot be loaded ({reason})") from None
@@ -114,7 +114,7 @@ def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_mod
 def require_layers_named(config: PretrainedConfig, target_modules: list[str]) -> None:
     """Raises InputError unless every name is that of a linear layer; peft itself is content when one of them is."""
     with torch.device("meta"):
-        skeleton = AutoModel.from_config(config)
+        skeleton = AutoModel.from_config(config, **NO_REMOTE_CODE)
     linear = [name for name, module in skeleton.named_modules() if isinstance(module, nn.Linear)]
     for target in target_modules:
         if not any(name == target or name.endswith(f".{target}") for name in linear):

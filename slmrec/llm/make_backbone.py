@@ -20,7 +20,7 @@ from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage
 from slmrec.command_line import parse_arguments
 from slmrec.llm.arguments import BackboneArguments
-from slmrec.llm.backbone import backbone_input, shallow_config
+from slmrec.llm.backbone import NO_REMOTE_CODE, backbone_input, shallow_config
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.prompt import AFTER_ITEMS, BEFORE_ITEMS, load_tokenizer
 from slmrec.runtime import run_main, seed_everything
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     with stage:
         seed_everything(arguments.seed)
         shape = small_llama_config(arguments) if base is None else config_like(base, arguments)
-        model = AutoModel.from_config(shape, dtype=torch.float32)
+        model = AutoModel.from_config(shape, dtype=torch.float32, **NO_REMOTE_CODE)
         model.save_pretrained(stage.path)
         (train_tokenizer() if base is None else load_tokenizer(base)).save_pretrained(stage.path)
         size = f"{arguments.num_layers} layers of width {shape.hidden_size}, {model.num_parameters():,} parameters"

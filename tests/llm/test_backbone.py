@@ -1,7 +1,9 @@
+import ast
 import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -260,3 +262,17 @@ def test_a_damaged_manifest_does_not_turn_our_checkpoint_into_a_pretrained_one(w
     for place in (directory, tmp_path / "link"):
         with pytest.raises(InputError, match="manifest.json: (not|no such file)"):
             written_by_this_project(str(place))
+
+
+def test_no_call_leaves_it_open_whether_a_checkpoint_may_bring_code():
+    """transformers asks on the terminal where it is not told."""
+    root, kinds = Path(__file__).resolve().parents[2], {"AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"}
+    found = []
+    for path in [*root.glob("*.py"), *root.glob("slmrec/**/*.py"), *root.glob("reproduce/**/*.py")]:
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr.startswith("from_"):
+                if isinstance(call.func.value, ast.Name) and call.func.value.id in kinds:
+                    given = [keyword.arg or ast.unparse(keyword.value) for keyword in call.keywords]
+                    found.append(path.name)
+                    assert {"trust_remote_code", "NO_REMOTE_CODE", "source"} & set(given), f"{path}:{call.lineno}"
+    assert {"backbone.py", "make_backbone.py", "language_model.py", "base_model.py", "cases.py"} <= set(found)
