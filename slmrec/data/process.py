@@ -161,7 +161,8 @@ def frame_titles(args: DataArguments, meta: object, items: pl.Series) -> Meta:
 def frame_digest(table: pl.DataFrame) -> str:
     """sha256 over the cells of a frame as text."""
     digest = hashlib.sha256(",".join(table.columns).encode())
-    nested = [pl.col(name).list.join("|") for name, kind in table.schema.items() if kind == pl.List(pl.String)]
+    sized = pl.element().str.len_bytes().cast(pl.String) + ":" + pl.element()  # ["a|b"] is not ["a", "b"]
+    nested = [pl.col(name).list.eval(sized).list.join("|") for name, kind in table.schema.items() if kind == pl.List(pl.String)]
     for part in table.with_columns(nested).iter_slices(HASHED_ROWS):
         digest.update(part.write_csv(include_header=False).encode())
     return digest.hexdigest()

@@ -42,8 +42,8 @@ class NumberedSequences:
         return np.diff(self.offsets)
 
     def item_map(self) -> str:
-        """sha256 over the source ids in the order of their numbers."""
-        return hashlib.sha256("\n".join(self.item_ids).encode()).hexdigest()
+        """sha256 over the source ids in the order of their numbers. No id begins with a tab: a line break inside of one shows."""
+        return hashlib.sha256("\n".join(item.replace("\n", "\n\t") for item in self.item_ids).encode()).hexdigest()
 
 
 def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np.ndarray]:

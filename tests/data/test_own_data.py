@@ -18,8 +18,10 @@ from slmrec.artifacts import read_manifest
 from slmrec.data import compressed, prepare
 from slmrec.data.arguments import DataArguments
 from slmrec.data.dataset import load_dataset
+from slmrec.data.process import frame_digest
 from slmrec.data.source import find_source
 from slmrec.data.values import times
+from slmrec.data.write import NumberedSequences
 from slmrec.errors import InputError
 
 ROWS = [(f"u{user}", f"i{item}", 5.0, 86400 * (10 - item)) for user in range(3) for item in range(4)]  # each user: i3, i2, i1, i0
@@ -288,3 +290,12 @@ def test_compressions_above_and_below_one_block(tmp_path, pack, monkeypatch):
         path.write_bytes(pack(content)[:end])
         with pytest.raises(InputError, match="(truncated|damaged) .* file"):
             list(compressed.line_blocks(path))
+
+
+def test_what_tells_two_frames_or_two_item_lists_apart():
+    """A separator inside of a value is none."""
+    digests = {frame_digest(pl.DataFrame({"categories": [cells]})) for cells in (["a|b"], ["a", "b"], ["a", "1:b"], [])}
+    assert len(digests) == 4
+    rows = [("u", item) for item in ("a\nb", "c")], [("u", item) for item in ("a", "b\nc")], [("u", "a"), ("u", "b"), ("u", "c")]
+    maps = {NumberedSequences(None, None, None, None, pl.Series([item for _, item in some]), None).item_map() for some in rows}
+    assert len(maps) == 3

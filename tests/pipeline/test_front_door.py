@@ -242,3 +242,12 @@ def test_help_comes_with_python_alone(words, shown):
     text = " ".join(text.split())
     assert [part for part in shown if part not in text] == []
     assert "went-on" not in text and "None" not in text
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"command": 5}', '{"command": null}', '{"command": "\'"}', "[" * 100_000, "\\x"]
+)
+def test_a_damaged_manifest_is_left_to_the_stages(tmp_path, content):
+    (tmp_path / "sasrec").mkdir()
+    (tmp_path / "sasrec" / "manifest.json").write_text(content)
+    assert front_door.text_use_there(tmp_path) == ""
