@@ -11,11 +11,11 @@ from slmrec.checkpoints import require_whole
 from slmrec.errors import InputError
 from slmrec.recommender import Recommender
 
-MODEL_STAGES = ("encoder", "finetune", "distill")
+MODEL_STAGES = ("encoder", "finetune", "distill", "openp5")
 
 
 def load_recommender(directory: str | Path, device: torch.device | str = "cpu") -> Recommender:
-    """The model of an encoder, finetune or distill stage (or of a `checkpoint-N` inside one), on `device`, in eval mode.
+    """The model of an encoder, finetune, distill or openp5 stage (or of a `checkpoint-N` inside one), on `device`, in eval mode.
 
     Raises InputError when the directory is not such a stage.
     """
@@ -28,6 +28,10 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
         from slmrec.encoders.registry import load_encoder
 
         model: Recommender = load_encoder(directory)
+    elif stage == "openp5":
+        from slmrec.openp5.model_directory import load_openp5
+
+        model = load_openp5(directory)
     else:
         from slmrec.llm.model_directory import load_ellmrec
 

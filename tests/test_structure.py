@@ -21,14 +21,15 @@ MAY_IMPORT = {
     "serving": set(),
     "export": {"data", "llm"},
     "training": {"data", "encoders", "llm", "distillation", "evaluation", "text"},
-    "pipeline": {"data", "encoders", "llm", "distillation", "evaluation", "text", "training"},
+    "openp5": {"data", "llm", "training"},
+    "pipeline": {"data", "encoders", "llm", "distillation", "evaluation", "openp5", "text", "training"},
 }
 MODULES_MAY_IMPORT = {  # directly in slmrec/: what is known of items and histories, and opening a model of any part
     "catalogue": {"data"},
     "embeddings": {"data"},
     "recommendation": {"data"},
     "topk": {"data"},
-    "open_model": {"encoders", "llm"},
+    "open_model": {"encoders", "llm", "openp5"},
 }
 HEAVY = {"torch", "transformers", "peft", "accelerate"}  # not needed for the paper's tables
 CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -71,22 +73,30 @@ def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.f
 
     The layers above are never built: their weights stay in the file. Raises InputError when a weight that is needed is missing.
     """
+    return load_layers(AutoModel, base_model, num_layers, dtype)[0]
+
+
+def load_layers(
+    kind: Any, base_model: str, num_layers: int, dtype: torch.dtype, may_lack: Set[str] = frozenset()
+) -> tuple[PreTrainedModel, set[str]]:
+    """`load_backbone` for any of transformers' AutoModel classes, and which of the weights `may_lack` the checkpoint has not."""
     config = shallow_config(base_model, num_layers)
     options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
     report.setLevel(logging.ERROR)  # it warns of the layers above; what matters is missing weights, which are refused below
     try:
-        backbone, loaded = AutoModel.from_pretrained(base_model, **options, **NO_REMOTE_CODE)
+        backbone, loaded = kind.from_pretrained(base_model, **options, **NO_REMOTE_CODE)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--base_model {base_model}: its weights cannot be loaded ({reason})") from None
     finally:
         report.setLevel(level)
-    if loaded["missing_keys"]:
-        missing = sorted(loaded["missing_keys"])
+    lacks = set(loaded["missing_keys"])
+    if lacks - may_lack:
+        missing = sorted(lacks - may_lack)
         raise InputError(f"--base_model {base_model}: its weights lack {missing[0]} ({len(missing)} such tensors)")
-    return backbone
+    return backbone, lacks
 
 
 @torch.no_grad()

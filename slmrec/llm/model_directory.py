@@ -10,6 +10,7 @@ item_embeddings.safetensors in the stage directory only, as text_vectors.safeten
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -46,7 +47,7 @@ HEADS = "heads.safetensors"
 BACKBONE = "backbone"
 
 
-def resolve_train_strategy(arguments: EllmArguments) -> str:
+def resolve_train_strategy(arguments: Any) -> str:
     """`auto` trains a random checkpoint of ours whole and puts LoRA on anything pretrained."""
     if arguments.train_strategy != "auto":
         return arguments.train_strategy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -125,13 +126,13 @@ def train_and_save(
     trainer = RecommenderTrainer(
         model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model, run=stage.identity()
     )
-    trainer.train(resume_from_checkpoint=_resume_point(stage, training))
+    trainer.train(resume_from_checkpoint=resume_point(stage, training))
     save_weights(model, arguments.base_model, stage.path)
     save_item_embeddings(model.item_matrix(), stage.path)
     _save_text(model, stage.path)
     save_catalogue(data, stage.path)
     stage.device = str(settings.device)
-    stage.metrics = _training_metrics(trainer, model, trainer.seconds(), len(rows))
+    stage.metrics = training_metrics(trainer, model, trainer.seconds(), len(rows))
     best = stage.metrics["valid"]["sampled"]["MRR"]
     stage.result = f"best validation MRR {best:.3f} at step {stage.metrics['best_step']}"
     stage.count = f"{trainer.state.global_step}/{trainer.state.max_steps} steps"
@@ -143,7 +144,7 @@ def _save_text(model: EllmModel, directory: Path) -> None:
         save_text_vectors(recommends.text_vectors, directory)
 
 
-def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
+def resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     """The last checkpoint of this very run if it was killed, else the one that the user names, else none."""
     own = last_whole_checkpoint(stage.path, stage.identity())
     if own:
@@ -154,7 +155,8 @@ def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     return training.resume_from_checkpoint
 
 
-def _training_metrics(trainer: RecommenderTrainer, model: EllmModel, seconds: float, rows: int) -> dict:
+def training_metrics(trainer: RecommenderTrainer, model: Any, seconds: float, rows: int) -> dict:
+    """What a finished training says of itself: the best validation, counts, seconds, and the history. `model` has `parts()`."""
     history = validation_history(trainer.state.log_history)
     best = max(history, key=lambda entry: entry["valid"]["MRR"])
     counts = {place: count_parameters(part) for place, part in model.parts().items()}

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from slmrec.artifacts import read_json
 from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
+from slmrec.command_line import flags_of
 from slmrec.data.batches import SplitRows
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
@@ -31,7 +32,8 @@ TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its ter
 def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
     """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1)."""
     own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint", "report_to"}
-    passed = {name: value for name, value in vars(arguments).items() if name not in own}
+    names = flags_of(LlmTrainingArguments).keys() - own  # a stage's arguments may be more than these
+    passed = {name: getattr(arguments, name) for name in names}
     built = TrainingArguments(
         output_dir=str(output_dir),
         eval_strategy="steps",
@@ -130,6 +132,7 @@ class RecommenderTrainer(Trainer):
         self.add_callback(self.shown)
         self.objective, self.settings, self.base_model = objective, settings, base_model
         self.run = run or {}
+        self.validated = rows.dataset
         self.watch = LossWatch(rows.dataset.num_items, settings.learning_rate)
         self._started, self._seconds_before = time.time(), 0.0
         self._growing: Path | None = None  # where a checkpoint is being written
@@ -180,7 +183,7 @@ class RecommenderTrainer(Trainer):
         try:
             evaluation = evaluate_recommender(
                 self.model,
-                self.train_dataset.dataset,
+                self.validated,
                 "valid",
                 seed=self.settings.candidates_seed,
                 num_candidates=self.settings.num_candidates,
@@ -218,7 +221,10 @@ class RecommenderTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         directory = Path(resume_from_checkpoint)
         self._seconds_before = read_json(directory / LIST)["train_seconds"]
-        restore_weights(model or self.model, directory)
+        self._restore(model or self.model, directory)
+
+    def _restore(self, model, directory: Path) -> None:
+        restore_weights(model, directory)
 
     def _run_epoch(self, *args, **kwargs):
         """A run that was killed after its last step is not trained further; the Trainer would take one more step."""
@@ -231,4 +237,4 @@ class RecommenderTrainer(Trainer):
         return super()._finalize_training(*args, **kwargs)
 
     def _load_best_model(self):
-        restore_weights(self.model, Path(self.state.best_model_checkpoint))
+        self._restore(self.model, Path(self.state.best_model_checkpoint))

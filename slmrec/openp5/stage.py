@@ -1,0 +1,137 @@
+"""The stage that trains an Open-P5: check inputs, train on prefixes, keep the best checkpoint by validation MRR, save it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from slmrec.arguments import OutputArguments
+from slmrec.artifacts import Stage, read_manifest, stage_input
+from slmrec.catalogue import save_catalogue
+from slmrec.checkpoints import checkpoint_input, require_same_training
+from slmrec.data.dataset import SequenceDataset, load_dataset
+from slmrec.errors import InputError
+from slmrec.llm.backbone import backbone_input
+from slmrec.llm.model_directory import resolve_train_strategy
+from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
+from slmrec.openp5.item_index import build_index
+from slmrec.openp5.model import openp5_objective
+from slmrec.openp5.model_directory import check_base_model, new_openp5, restore_openp5, save_openp5
+from slmrec.openp5.rows import PrefixRows
+from slmrec.progress import say
+from slmrec.ragged import indices
+from slmrec.training.llm_stage import BOOKKEEPING, DTYPES, resume_point, training_metrics
+from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments
+
+NAME = "openp5"
+
+
+def open_stage(
+    output: OutputArguments, model: OpenP5Arguments, inputs: OpenP5Inputs, training: OpenP5TrainingArguments, precision: str
+) -> Stage:
+    """Check the inputs and describe the run. Raises InputError before anything is loaded or written."""
+    check_base_model(model)
+    config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
+    del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
+    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
+    described = {
+        "data": stage_input(inputs.data, "data"),
+        "base_model": backbone_input(model.base_model, inputs.check_base_model),
+    }
+    if training.resume_from_checkpoint:
+        checkpoint = checkpoint_input(training.resume_from_checkpoint)
+        require_same_training(training.resume_from_checkpoint, NAME, config, described)
+        described["checkpoint"] = checkpoint
+    return Stage(
+        NAME,
+        output.output_dir,
+        config,
+        described,
+        overwrite=output.overwrite_output_dir,
+        resumable=True,
+        item_map=read_manifest(inputs.data)["item_map"],
+        seed=training.seed,
+    )
+
+
+def train_and_save(
+    stage: Stage, arguments: OpenP5Arguments, data: str, training: OpenP5TrainingArguments, precision: str
+) -> None:
+    """Build, train, and write the best model with its item index and history into the stage directory."""
+    dataset = load_dataset(data)
+    index = build_index(dataset, arguments.indexing, arguments.index_seed, arguments.clusters, arguments.cluster_size)
+    model = new_openp5(arguments, index, DTYPES[precision])
+    rows = PrefixRows(
+        dataset,
+        index,
+        model.prompter,
+        max_length=arguments.max_length,
+        tasks=arguments.tasks,
+        share=training.sample_share,
+        seed=training.seed,
+    )
+    if rows.left_out:
+        say(f"{rows.left_out} users have no history in their training part and give no training row")
+    if not len(rows):
+        raise InputError(f"{data}: no user has a training row")
+    try:
+        settings = hugging_face_arguments(training, stage.path, precision == "bf16")
+    except ValueError as error:
+        raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
+    trainer = OpenP5Trainer(
+        model,
+        settings,
+        objective=openp5_objective,
+        rows=rows,
+        settings=training,
+        base_model=arguments.base_model,
+        run=stage.identity(),
+    )
+    trainer.train(resume_from_checkpoint=resume_point(stage, training))
+    save_openp5(model, arguments.base_model, stage.path)
+    index.save(stage.path)
+    save_catalogue(data, stage.path)
+    stage.device = str(settings.device)
+    stage.metrics = training_metrics(trainer, model, trainer.seconds(), len(rows))
+    best = stage.metrics["valid"]["sampled"]["MRR"]
+    stage.result = f"best validation MRR {best:.3f} at step {stage.metrics['best_step']}"
+    stage.count = f"{trainer.state.global_step}/{trainer.state.max_steps} steps"
+
+
+class OpenP5Trainer(RecommenderTrainer):
+    """The Trainer of the LLM stages on prefixes: an epoch draws its own, and a checkpoint is an Open-P5's."""
+
+    def __init__(self, model: Any, args, *, rows: Any, settings: OpenP5TrainingArguments, **rest):
+        super().__init__(model, args, rows=rows, settings=settings, **rest)
+        self.add_callback(DrawPrefixes(rows))
+        self.validated = some_users(rows.dataset, settings.valid_users, settings.seed)
+
+    def _save(self, output_dir=None, state_dict=None):
+        save_openp5(self.model, self.base_model, Path(output_dir or self.args.output_dir))
+
+    def _restore(self, model, directory: Path) -> None:
+        restore_openp5(model, directory)
+
+
+class DrawPrefixes(TrainerCallback):
+    """Tells the rows which epoch begins."""
+
+    def __init__(self, rows: PrefixRows):
+        self.rows = rows
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.rows.begin_epoch(int(state.epoch + 1e-6))
+
+
+def some_users(dataset: SequenceDataset, number: int | None, seed: int) -> SequenceDataset:
+    """A data set of so many of the users, drawn by the seed, in their order; of all where no number is given."""
+    if number is None or number >= dataset.num_users:
+        return dataset
+    users = np.sort(np.random.default_rng(seed).choice(dataset.num_users, number, replace=False))
+    lengths = dataset.lengths[users]
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    return replace(dataset, items=dataset.items[indices(dataset.offsets[users], lengths)], offsets=offsets, timestamps=None)
