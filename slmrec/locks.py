@@ -40,6 +40,7 @@ class DirectoryLock:
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
+            self.path.touch()  # where no file can be made, as in /proc, this says so, and filelock would wait for ever
             self._wait()
         with contextlib.suppress(OSError):  # on a full disk it says no name, and locks all the same
             self.path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from slmrec import artifacts
 from slmrec.artifacts import Stage, file_input, input_directory, read_manifest, stage_input
-from slmrec.errors import InputError
+from slmrec.errors import InputError, in_one_line
 from tests.kills import watching
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -266,6 +266,14 @@ def test_a_dead_holder_does_not_block(tmp_path):
     assert (tmp_path / ".out.slmrec.lock").is_file()
     make(tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.started"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_place_that_holds_no_files_is_not_waited_for(capsys):
+    with pytest.raises(OSError) as error:
+        make(Path("/proc/out"))
+    assert in_one_line(error.value) == "/proc/.out.slmrec.lock: no such file or directory"
+    assert "waiting" not in capsys.readouterr().err
 
 
 def test_a_process_does_not_wait_for_itself(tmp_path):

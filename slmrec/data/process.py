@@ -162,7 +162,8 @@ def frame_digest(table: pl.DataFrame) -> str:
     """sha256 over the cells of a frame as text."""
     digest = hashlib.sha256(",".join(table.columns).encode())
     sized = pl.element().str.len_bytes().cast(pl.String) + ":" + pl.element()  # ["a|b"] is not ["a", "b"]
-    nested = [pl.col(name).list.eval(sized).list.join("|") for name, kind in table.schema.items() if kind == pl.List(pl.String)]
+    lists = [name for name, kind in table.schema.items() if kind == pl.List]
+    nested = [pl.col(name).cast(pl.List(pl.String)).list.eval(sized).list.join("|") for name in lists]
     for part in table.with_columns(nested).iter_slices(HASHED_ROWS):
         digest.update(part.write_csv(include_header=False).encode())
     return digest.hexdigest()

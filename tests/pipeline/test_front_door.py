@@ -250,4 +250,4 @@ def test_help_comes_with_python_alone(words, shown):
 def test_a_damaged_manifest_is_left_to_the_stages(tmp_path, content):
     (tmp_path / "sasrec").mkdir()
     (tmp_path / "sasrec" / "manifest.json").write_text(content)
-    assert front_door.text_use_there(tmp_path) == ""
+    assert front_door.text_use_there(tmp_path) in ("", "off")
