@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from slmrec.checks import above, at_least, check_choices, each, seed_in_range, share_below_one
+from slmrec.command_line import flags_of
 from slmrec.errors import InputError
 
 
@@ -74,6 +75,12 @@ class EllmArguments:
         above("user_length", self.user_length, 0)
         if self.user_length is not None and self.start != "passing":
             raise InputError("--user_length is only for --start passing")
+
+    def refuse_adapters(self) -> None:
+        """Raises InputError where anything is said about adapters: for a backbone that is trained whole."""
+        for flag in flags_of(EllmArguments).values():
+            if flag.name.startswith("lora_") and getattr(self, flag.name) != flag.default:
+                raise InputError(f"--{flag.name}: {self.base_model} is trained whole, without adapters (--train_strategy)")
 
 
 @dataclass

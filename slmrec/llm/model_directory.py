@@ -20,7 +20,6 @@ from transformers import AutoModel
 
 from slmrec.artifacts import file_sha256, first_difference, json_sha256, read_json, read_manifest, stage_directory, write_json
 from slmrec.checkpoints import require_whole
-from slmrec.command_line import flags_of
 from slmrec.embeddings import read_item_embeddings, read_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import described_base, find_base, save_adapters
@@ -62,10 +61,8 @@ def check_base_model(arguments: EllmArguments) -> None:
         require_exact_support(config)
     if resolve_train_strategy(arguments) == "lora":
         require_layers_named(config, arguments.lora_target_modules)
-        return
-    for name, default in ((name, flag.default) for name, flag in flags_of(EllmArguments).items() if name.startswith("lora_")):
-        if getattr(arguments, name) != default:
-            raise InputError(f"--{name}: {arguments.base_model} is trained whole, without adapters (--train_strategy)")
+    else:
+        arguments.refuse_adapters()
 
 
 def new_recommender(

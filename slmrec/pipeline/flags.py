@@ -152,8 +152,13 @@ class Shares:
         if prefix in self.absent and self.absent[prefix][0].has(plain):
             raise InputError(f"--{name}: {self.absent[prefix][1]}")
         self._refuse_wired(name, plain, named)
-        near = [f"{prefix}.{flag}" for stage in named if stage in self.stages for flag in self.stages[stage].flags()]
-        raise InputError(unknown_flag(name, near or self._spellings(), self.where_all_are))
+        flags = {flag for stage in named if stage in self.stages for flag in self.stages[stage].flags()}
+        elsewhere = [stage for stage, described in self.stages.items() if described.has(plain)]
+        if flags and elsewhere:
+            raise InputError(f"unknown flag --{name}: did you mean --{elsewhere[0]}.{plain}?")
+        if flags:  # the prefix is right, so it says nothing about what was meant
+            raise InputError(unknown_flag(plain, sorted(flags), self.where_all_are).replace("--", f"--{prefix}."))
+        raise InputError(unknown_flag(name, self._spellings(), self.where_all_are))
 
     def _by_rule(self, name: str) -> list[str]:
         having = [stage for stage, described in self.stages.items() if described.has(name)]

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 from slmrec.command_line import grouped, parse_arguments
 from slmrec.errors import InputError
-from slmrec.llm.arguments import EllmArguments
+from slmrec.llm.arguments import BackboneArguments, EllmArguments
 from slmrec.pipeline.flags import STAGES
+
+Arguments = TypeVar("Arguments", EllmArguments, BackboneArguments)
 
 KINDS = {described.command: described.kinds for described in STAGES.values()}
 FINETUNE, DISTILL, BACKBONE = "python finetune.py", "python distill.py", "python -m slmrec.llm.make_backbone"
@@ -109,11 +112,25 @@ def check_together(steps: list[Step], given: dict[Path | None, SimpleNamespace])
         if step.program not in (FINETUNE, DISTILL) or ours is None:
             continue
         backbone = given.get(Path(ours.base_model))
-        if backbone is not None and ours.num_layers > backbone.num_layers:
-            raise InputError(f"{step.name}: --num_layers {ours.num_layers}: the backbone has {backbone.num_layers} layers")
+        if backbone is not None:
+            _check_on_random_backbone(step, ours, backbone)
         teacher = given.get(Path(ours.teacher)) if step.program == DISTILL and ours.teacher else None
         if teacher is not None:
             _check_pair(step, ours, teacher)
+
+
+def _check_on_random_backbone(step: Step, ours: SimpleNamespace, backbone: SimpleNamespace) -> None:
+    if ours.num_layers > backbone.num_layers:
+        raise InputError(f"{step.name}: --num_layers {ours.num_layers}: the backbone has {backbone.num_layers} layers")
+    if ours.train_strategy != "lora":
+        try:
+            _as(EllmArguments, ours).refuse_adapters()
+        except InputError as error:
+            raise InputError(f"{step.name}: {error}") from None
+
+
+def _as(kind: type[Arguments], given: SimpleNamespace) -> Arguments:
+    return kind(**{field.name: getattr(given, field.name) for field in fields(kind)})
 
 
 def _check_pair(step: Step, student: SimpleNamespace, teacher: SimpleNamespace) -> None:
@@ -129,21 +146,28 @@ def _check_pair(step: Step, student: SimpleNamespace, teacher: SimpleNamespace) 
 
 
 def check_base_models(steps: list[Step], given: dict[Path | None, SimpleNamespace]) -> None:
-    """Raises InputError where these stages would refuse a base model that is there already, or its layers.
+    """Raises InputError where these stages would refuse their base model or its layers, be it there already or to be made.
 
     A known name or a GGUF file is made a checkpoint directory by this, which the stages then find.
     """
     for step in steps:
         ours = given.get(step.output_dir)
-        if step.program not in (FINETUNE, DISTILL) or ours is None or Path(ours.base_model) in given:
+        if step.program not in (FINETUNE, DISTILL) or ours is None:
             continue
-        from slmrec.llm.base_model import local_base_model  # which needs transformers
+        backbone = given.get(Path(ours.base_model))
+        if backbone is not None and (backbone.like or ours.train_strategy != "lora"):
+            continue
+        from slmrec.llm.backbone import require_layers_named  # which needs transformers, like the rest
+        from slmrec.llm.base_model import local_base_model
+        from slmrec.llm.make_backbone import small_llama_config
         from slmrec.llm.model_directory import check_base_model
 
         try:
+            if backbone is not None:
+                require_layers_named(small_llama_config(_as(BackboneArguments, backbone)), ours.lora_target_modules)
+                continue
             base_model = local_base_model(ours.base_model, ours.models_dir)
-            wanted = {field.name: getattr(ours, field.name) for field in fields(EllmArguments)} | {"base_model": base_model}
-            check_base_model(EllmArguments(**wanted))
+            check_base_model(replace(_as(EllmArguments, ours), base_model=base_model))
         except InputError as error:
             raise InputError(f"{step.name}: {error}") from None
 

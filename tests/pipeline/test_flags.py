@@ -86,7 +86,9 @@ def test_the_demos_stage_has_its_seed_by_name_alone():
         ("--run_dri d", "unknown flag --run_dri: did you mean --run_dir?"),
         ("--sasrec.lerning_rate 1", "unknown flag --sasrec.lerning_rate: did you mean --sasrec.learning_rate?"),
         ("--sasrc.learning_rate 1", "unknown flag --sasrc.learning_rate: did you mean --sasrec.learning_rate?"),
-        ("--teacher.num_blocks 1", "unknown flag --teacher.num_blocks: did you mean --teacher.num_layers?"),
+        ("--teacher.num_blocks 1", "unknown flag --teacher.num_blocks: did you mean --student.num_blocks?"),
+        ("--student.fooo 1", "unknown flag --student.fooo: bash x.sh -h lists all there are"),
+        ("--student.lambda_mss 1", "unknown flag --student.lambda_mss: did you mean --student.lambda_ms?"),
         ("--hidden_size 8", "--hidden_size is ambiguous: give --sasrec.hidden_size or --backbone.hidden_size"),
         (
             "--num_layers 2",

@@ -71,6 +71,7 @@ def test_a_plan_that_fits():
             {"teacher": {"max_length": 20}},
             "student: the teacher has --max_length 20, the student 30; they must agree (--llm.max_length)",
         ),
+        ({"teacher": {"lora_r": 4}}, "teacher: --lora_r: r/backbone is trained whole, without adapters (--train_strategy)"),
         ({"student": {"output_dir": "r/teacher"}}, "teacher and student would both write r/teacher: give them different layers"),
     ],
 )
@@ -106,6 +107,14 @@ def test_a_base_model_that_is_there_is_looked_at_first(flags, message, tiny_back
         return
     with pytest.raises(InputError, match=message):
         check_base_models([step], check_flags([step]))
+
+
+def test_adapters_on_a_backbone_that_is_to_be_made_must_fit_its_layers():
+    steps = plan({"train_strategy": "lora", "lora_target_modules": "mlp.gate_proj"})
+    check_base_models(steps, check_flags(steps))
+    steps = plan({"train_strategy": "lora", "lora_target_modules": "gate_prj"})
+    with pytest.raises(InputError, match="teacher: --lora_target_modules gate_prj: no layer has"):
+        check_base_models(steps, check_flags(steps))
 
 
 def test_the_check_needs_python_alone():
