@@ -155,7 +155,7 @@ def text_use_there(run_dir: str | Path) -> str:
     """How the SASRec of a run was told to use titles, by the command that trained it; "" where there is none."""
     try:
         manifest = json.loads((Path(run_dir) / "sasrec" / "manifest.json").read_text(encoding="utf-8"))
-        words = shlex.split(str(manifest["command"]))
+        words = shlex.split(manifest["command"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # the stages will say what is wrong
         return ""
     first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
