@@ -14,7 +14,7 @@ from tests.campaign.tally import Tally
 # What the second process of a pair asks for: the same, or something else, with or without the leave to replace the first one's.
 CHANGES = {
     "demo": {"seed": 1},
-    "data": {"k_core": 2},
+    "data": {"k_core": 4},
     "encoder": {"seed": 1},
     "embeddings": {"pickle": False},
     "text": {"dimensions": 4},
