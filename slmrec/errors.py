@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 
 LONGEST = 400  # characters of a message: two lines of a wide terminal
@@ -116,3 +117,13 @@ def tell(error: BaseException) -> int | None:
         return None
     print(f"error: {line}", file=sys.stderr)
     return 2
+
+
+def quiet_threads() -> None:
+    """A thread in the background that meets a full disk, as TensorBoard's does, ends without a word: the main one tells it."""
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is None or in_one_line(arguments.exc_value) is None:
+            threading.__excepthook__(arguments)
+
+    threading.excepthook = hook

@@ -1,11 +1,12 @@
 """What a user sees of errors: one line for what files, disks and memory cause, a traceback for a bug."""
 
 import errno
+import threading
 
 import pytest
 import torch
 
-from slmrec.errors import LONGEST, InputError, in_one_line, naming
+from slmrec.errors import LONGEST, InputError, in_one_line, naming, quiet_threads
 from slmrec.runtime import run_main
 
 
@@ -97,3 +98,17 @@ def test_what_the_system_says_to_libraries_is_one_line_too(capsys, error, said):
     with pytest.raises(type(error)), naming("out/weights"):
         raise error
     assert in_one_line(error).startswith(f"out/weights: {said}")
+
+
+@pytest.mark.parametrize("error, told", [(OSError(errno.ENOSPC, "No space left on device"), False), (KeyError("a bug"), True)])
+def test_a_thread_in_the_background_keeps_quiet_about_the_world_alone(capsys, monkeypatch, error, told):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    quiet_threads()
+
+    def fail():
+        raise error
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    assert ("Traceback" in capsys.readouterr().err) == told

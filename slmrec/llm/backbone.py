@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from slmrec.artifacts import file_sha256, json_sha256, read_manifest
+from slmrec.checkpoint_directory import head, opening, require_readable
 from slmrec.errors import InputError
 from slmrec.ownership import stage_of
 
 CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
 FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells
-LFS_POINTER = b"version https://git-lfs"
 # What a checkpoint's own code could do is never asked for; without this, transformers would ask the user whether to run it
 NO_REMOTE_CODE = {"trust_remote_code": False}
 
@@ -32,13 +31,12 @@ def load_backbone_config(base_model: str) -> PretrainedConfig:
     Raises InputError when there is none, or the checkpoint is one that cannot be trained on: quantised, or with git-LFS
     pointers in place of its files.
     """
-    if Path(base_model).is_dir():
-        _require_whole_directory(Path(base_model))
-    try:
+    require_readable(base_model, "--base_model")
+    with opening(base_model, "--base_model", "no checkpoint with a config.json there"):
         config = AutoConfig.from_pretrained(base_model, **NO_REMOTE_CODE)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--base_model {base_model}: no checkpoint with a config.json there ({reason})") from None
+    for name in ("num_hidden_layers", "hidden_size", "vocab_size"):
+        if not isinstance(getattr(config, name, None), int) or getattr(config, name) < 1:
+            raise InputError(f"--base_model {base_model}: not a language model (its config.json has no number {name})")
     quantised = getattr(config, "quantization_config", None)
     if quantised:
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised.quant_method
@@ -47,14 +45,6 @@ def load_backbone_config(base_model: str) -> PretrainedConfig:
             "or a GGUF file"
         )
     return config
-
-
-def _require_whole_directory(directory: Path) -> None:
-    if not (directory / "config.json").is_file():
-        raise InputError(f"--base_model {directory}: the directory has no config.json")
-    for path in sorted(directory.iterdir()):
-        if path.is_file() and _head(path, len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(f"--base_model {directory}: {path.name} is a git-LFS pointer, not the file: run git lfs pull there")
 
 
 def shallow_config(base_model: str, num_layers: int) -> PretrainedConfig:
@@ -86,10 +76,8 @@ def load_layers(
     level = report.level
     report.setLevel(logging.ERROR)  # it warns of the layers above; what matters is missing weights, which are refused below
     try:
-        backbone, loaded = kind.from_pretrained(base_model, **options, **NO_REMOTE_CODE)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--base_model {base_model}: its weights cannot be loaded ({reason})") from None
+        with opening(base_model, "--base_model", "its weights cannot be loaded"):
+            backbone, loaded = kind.from_pretrained(base_model, **options, **NO_REMOTE_CODE)
     finally:
         report.setLevel(level)
     lacks = set(loaded["missing_keys"])
@@ -123,7 +111,7 @@ def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_mod
 
 def require_layers_named(config: PretrainedConfig, target_modules: list[str]) -> None:
     """Raises InputError unless every name is that of a linear layer; peft itself is content when one of them is."""
-    with torch.device("meta"):
+    with torch.device("meta"), opening(config.name_or_path, "--base_model", "no model can be made by its config.json"):
         skeleton = AutoModel.from_config(config, **NO_REMOTE_CODE)
     linear = [name for name, module in skeleton.named_modules() if isinstance(module, nn.Linear)]
     for target in target_modules:
@@ -180,9 +168,4 @@ def _whole_sha256(weights: list[Path]) -> dict[str, str]:
 
 
 def _head_sha256(path: Path) -> str:
-    return hashlib.sha256(_head(path, FINGERPRINT_BYTES)).hexdigest()
-
-
-def _head(path: Path, length: int) -> bytes:
-    with open(path, "rb") as stream:
-        return stream.read(length)
+    return hashlib.sha256(head(path, FINGERPRINT_BYTES)).hexdigest()

@@ -18,6 +18,7 @@ from transformers import AutoModel, LlamaConfig, PretrainedConfig, PreTrainedTok
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage
+from slmrec.checkpoint_directory import opening
 from slmrec.command_line import parse_arguments
 from slmrec.llm.arguments import BackboneArguments
 from slmrec.llm.backbone import NO_REMOTE_CODE, backbone_input, shallow_config
@@ -71,7 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     with stage:
         seed_everything(arguments.seed)
         shape = small_llama_config(arguments) if base is None else config_like(base, arguments)
-        model = AutoModel.from_config(shape, dtype=torch.float32, **NO_REMOTE_CODE)
+        with opening(arguments.like or "a random LLaMA", "--like", "no model can be made by its config.json"):
+            model = AutoModel.from_config(shape, dtype=torch.float32, **NO_REMOTE_CODE)
         model.save_pretrained(stage.path)
         (train_tokenizer() if base is None else load_tokenizer(base)).save_pretrained(stage.path)
         size = f"{arguments.num_layers} layers of width {shape.hidden_size}, {model.num_parameters():,} parameters"

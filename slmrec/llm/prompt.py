@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
+from slmrec.checkpoint_directory import opening
 from slmrec.errors import InputError
 
 INSTRUCTION = "Given the user's purchase history, predict next possible item to be purchased."
@@ -37,11 +38,8 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
     directory = Path(base_model)
     bare = (directory / "tokenizer.model").is_file() and not (directory / "tokenizer_config.json").is_file()
     kind = LlamaTokenizer if bare else AutoTokenizer
-    try:
+    with opening(base_model, "--base_model", "no tokenizer that can be read"):
         return kind.from_pretrained(base_model, trust_remote_code=False)
-    except (OSError, ValueError, LookupError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--base_model {base_model}: no tokenizer that can be read ({reason})") from None
 
 
 def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, targets: str, num_tokens: int | None = None) -> Prompt:
@@ -50,8 +48,9 @@ def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, targets: str, num_tokens
     With targets="all" the user vectors are read at the items themselves, so nothing follows the items. `num_tokens` is the
     number of token vectors that the decoder has. Raises InputError when the prompt needs one beyond.
     """
-    before = tokenizer(BEFORE_ITEMS, add_special_tokens=False)["input_ids"]
-    after = tokenizer(AFTER_ITEMS, add_special_tokens=False)["input_ids"] if targets == "last" else []
+    with opening(tokenizer.name_or_path, "--base_model", "its tokenizer cannot be used"):
+        before = tokenizer(BEFORE_ITEMS, add_special_tokens=False)["input_ids"]
+        after = tokenizer(AFTER_ITEMS, add_special_tokens=False)["input_ids"] if targets == "last" else []
     greatest = max([*before, *after])
     if num_tokens is not None and greatest >= num_tokens:
         raise InputError(

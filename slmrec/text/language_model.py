@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from slmrec.artifacts import file_sha256, json_sha256, read_json
+from slmrec.checkpoint_directory import opening, require_readable
 from slmrec.errors import InputError
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
@@ -104,23 +104,26 @@ def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _config(checkpoint: str):
-    try:
+    require_readable(checkpoint, "--encoder")
+    with opening(checkpoint, "--encoder", "no checkpoint there"):
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--encoder {checkpoint}: no checkpoint there ({str(error).splitlines()[0]})") from None
 
 
 def _open(checkpoint: str) -> PreTrainedModel:
     _config(checkpoint)
-    try:
-        return AutoModel.from_pretrained(checkpoint, dtype=torch.float32, trust_remote_code=False).eval()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"--encoder {checkpoint}: its weights cannot be loaded ({str(error).splitlines()[0]})") from None
+    with opening(checkpoint, "--encoder", "its weights cannot be loaded"):
+        options = {"dtype": torch.float32, "output_loading_info": True}
+        model, loaded = AutoModel.from_pretrained(checkpoint, **options, trust_remote_code=False)
+    lacks = sorted(name for name in loaded["missing_keys"] if "pooler" not in name)  # of BERT, which is not used here
+    if lacks:  # transformers would draw them
+        raise InputError(f"--encoder {checkpoint}: its weights lack {lacks[0]} ({len(lacks)} such tensors)")
+    return model.eval()
 
 
 def _tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
     """Padded on the right, so that a decoder's tokens see none of the padding and the first token is the text's."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="right", trust_remote_code=False)
+    with opening(checkpoint, "--encoder", "no tokenizer that can be read"):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="right", trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from slmrec.errors import quiet_threads
 from slmrec.progress import speaks
 
 
@@ -30,6 +31,7 @@ class RunLog:
         if report_to == "tensorboard":  # each is imported where it is asked for: neither is needed to train
             from torch.utils.tensorboard import SummaryWriter
 
+            quiet_threads()
             self._tensorboard = SummaryWriter(str(directory / "runs"), purge_step=step + 1)
         elif report_to == "wandb":
             import wandb

@@ -40,7 +40,8 @@ def campaign(inputs: Inputs, name: str, place: Path, tally: Tally, share: float,
         if trial % 2:
             _full(inputs, name, place / name, int(draw.uniform(0.02, 1.5) * sum(sizes)) // 4096 * 4096 + 4096, tally, expected)
         else:
-            _limited(inputs, name, place / name, int(draw.uniform(0.0, 1.1) * max(sizes)), tally, expected)
+            size = 1000 + int(draw.uniform(0.0, 1.1) * max(sizes))  # what is printed goes to a file as well
+            _limited(inputs, name, place / name, size, tally, expected)
     _renew(place / name)
     _read_only(inputs, name, place / name, tally)
 

@@ -155,6 +155,13 @@ def with_a_pointer(name):
     return change
 
 
+def with_content(name, content):
+    def change(directory):
+        (directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
 def with_config(**changes):
     def change(directory):
         config = json.loads((directory / "config.json").read_text()) | changes
@@ -178,7 +185,24 @@ REMOTE = {"auto_map": {"AutoConfig": "configuration_foo.FooConfig", "AutoModel":
     "change, line",
     [
         (without_tokenizer, "no tokenizer that can be read"),
-        (with_a_damaged_tokenizer, "no tokenizer that can be read"),
+        (with_a_damaged_tokenizer, "tokenizer.json: not valid JSON"),
+        (with_content("tokenizer.json", "[" * 100_000), "tokenizer.json: not valid JSON (nested too deeply"),
+        (with_content("tokenizer.json", '{"version": "1.0", "model": []}'), "no tokenizer that can be read"),
+        (with_content("tokenizer_config.json", "[]"), "tokenizer_config.json: not a JSON object"),
+        (with_content("tokenizer_config.json", b"\xff\xfe"), "tokenizer_config.json: not valid JSON"),
+        (with_content("tokenizer_config.json", '{"tokenizer_class": -1}'), "no tokenizer that can be read"),
+        (with_content("tokenizer_config.json", '{"model_max_length": "x"}'), "its tokenizer cannot be used"),
+        (with_content("config.json", "[]"), "config.json: not a JSON object"),
+        (
+            with_content("config.json", '{"model_type": "llama", "bos_token_id": ' + 9 * "9" * 500 + "}"),
+            "config.json: not valid JSON",
+        ),
+        (with_config(hidden_act="x"), "no model can be made by its config.json ('x')"),
+        (with_config(hidden_act=None), "no checkpoint with a config.json there (Validation error for field 'hidden_act'"),
+        (with_config(intermediate_size=-1), "no model can be made by its config.json (Trying to create tensor with negative"),
+        (with_config(vocab_size=0), "not a language model (its config.json has no number vocab_size)"),
+        (with_config(eos_token_id="9" * 5000), "no checkpoint with a config.json there"),
+        (with_config(model_type="clip"), "--encoding exact knows llama, mistral, qwen2, not clip"),
         (with_a_pointer("tokenizer.json"), "tokenizer.json is a git-LFS pointer, not the file: run git lfs pull there"),
         (with_a_pointer("model.safetensors"), "model.safetensors is a git-LFS pointer"),
         (with_config(quantization_config={"quant_method": "gptq", "bits": 4}), "its weights are quantised (gptq)"),
@@ -190,11 +214,11 @@ REMOTE = {"auto_map": {"AutoConfig": "configuration_foo.FooConfig", "AutoModel":
 )
 def test_bases_that_cannot_work(tiny_backbone, tiny_flags, tmp_path, monkeypatch, change, line):
     monkeypatch.setattr("builtins.input", lambda _: pytest.fail("the user was asked whether to run a checkpoint's code"))
-    base = shutil.copytree(tiny_backbone, tmp_path / "base", ignore=shutil.ignore_patterns("manifest.json"))
+    base = shutil.copytree(tiny_backbone, tmp_path / "base", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
     change(base)
     with pytest.raises(InputError, match=re.escape(line)) as raised:
         finetune.main(tiny_flags(base_model=base, output_dir=tmp_path / "out"))
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < len(str(base)) + 300
     assert {path.name for path in tmp_path.iterdir()} == {"base"}
 
 

@@ -9,6 +9,8 @@ from slmrec.llm.prompt import AFTER_ITEMS, BEFORE_ITEMS, Prompt, load_tokenizer,
 class Characters:
     """A tokenizer that gives every character its code."""
 
+    name_or_path = "characters"
+
     def __call__(self, text, add_special_tokens):
         assert not add_special_tokens
         return {"input_ids": [ord(letter) for letter in text]}

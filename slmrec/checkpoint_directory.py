@@ -1,0 +1,54 @@
+"""Hugging Face checkpoints that other programs wrote: what is wrong with their files is one line that names the flag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slmrec.errors import InputError
+from slmrec.files import read_json
+
+LFS_POINTER = b"version https://git-lfs"
+JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+LONGEST_REASON = 150  # characters: some libraries repeat the file
+
+
+def require_readable(checkpoint: str, flag: str) -> None:
+    """Look at the files of a checkpoint directory before transformers does; a hub name passes.
+
+    Raises InputError when its configuration is missing, a file is a git-LFS pointer, or a JSON file is none.
+    """
+    directory = Path(checkpoint)
+    if not directory.is_dir():
+        return
+    if not (directory / "config.json").is_file():
+        raise InputError(f"{flag} {directory}: the directory has no config.json")
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and head(path, len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(f"{flag} {directory}: {path.name} is a git-LFS pointer, not the file: run git lfs pull there")
+    for path in (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json")):
+        if path.is_file():
+            read_json(path)
+
+
+def head(path: Path, length: int) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(length)
+
+
+@contextmanager
+def opening(checkpoint: str | Path, flag: str, trouble: str) -> Iterator[None]:
+    """Around a call of transformers that opens a checkpoint: an error is an InputError, "<flag> <checkpoint>: <trouble> (why)".
+
+    Files hold anything, transformers checks little of it and tokenizers knows no other error than Exception, so all kinds are
+    taken here. Lack of memory is not the file's fault and passes.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"
+        raise InputError(f"{flag} {checkpoint}: {trouble} ({reason})") from None
