@@ -9,7 +9,6 @@ A GGUF file is read and dequantised by transformers and written once, in float32
 from __future__ import annotations
 
 import shutil
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_manifest
+from slmrec.checkpoint_directory import opening
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.llm.fetch import fetch
@@ -28,8 +28,6 @@ from slmrec.runtime import run_main
 
 STAGE = "base_model"
 GGUF_MAGIC = b"GGUF"
-# What transformers raises on files that are cut short, of an architecture it does not know, or without a tokenizer
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, struct.error)
 
 
 def local_base_model(name: str, models_dir: str | Path) -> str:
@@ -107,12 +105,9 @@ def convert(file: Path, directory: Path) -> None:
     """
     source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32, "output_loading_info": True}
-    try:
+    with opening(file, "--base_model", "transformers cannot read it"):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
         model, loaded = AutoModelForCausalLM.from_pretrained(file.parent, **options, **source)
-    except UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--base_model {file}: transformers cannot read it ({reason})") from None
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise InputError(f"--base_model {file}: its weights lack {missing[0]} ({len(missing)} such tensors)")

@@ -35,7 +35,10 @@ def read_pooling(checkpoint: str | Path) -> Pooling:
     """
     if not (Path(checkpoint) / MODULES).is_file():
         return Pooling()
-    kinds = [module["type"].split(".")[-1] for module in read_json(Path(checkpoint) / MODULES, list)]
+    modules = read_json(Path(checkpoint) / MODULES, list)
+    if not all(isinstance(module, dict) and isinstance(module.get("type"), str) for module in modules):
+        raise InputError(f"--encoder {checkpoint}: its {MODULES} is no list of modules with a type each")
+    kinds = [module["type"].split(".")[-1] for module in modules]
     strange = [kind for kind in kinds if kind not in UNDERSTOOD]
     if strange:
         raise InputError(

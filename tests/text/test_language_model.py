@@ -1,15 +1,17 @@
 """Texts through a checkpoint: a tiny one of each kind, pooled by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from slmrec.errors import InputError
-from slmrec.text.language_model import embed_texts, encoder_input, mean_of_tokens
+from slmrec.text.language_model import embed_texts, encoder_input, mean_of_tokens, read_pooling
 
 WORDS = ["[PAD]", "</s>", "red", "nail", "polish", "drum", "sticks"]
 TEXTS = ["red nail polish", "drum", "drum sticks red nail", "nail"]
@@ -91,6 +93,22 @@ def test_sentence_transformers_files_are_followed(checkpoint, tmp_path, pooling,
 def test_files_that_are_not_understood_are_refused(checkpoint, tmp_path, kinds, pooling, message):
     with pytest.raises(InputError, match=message):
         embed_texts(TEXTS, str(with_modules(checkpoint, tmp_path, kinds, pooling)), None, 16, 4, "cpu")
+
+
+@pytest.mark.parametrize("modules", [[1], [{}], [{"type": None}], ["Transformer"]])
+def test_a_damaged_list_of_modules(checkpoint, tmp_path, modules):
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError, match="its modules.json is no list of modules"):
+        read_pooling(tmp_path)
+
+
+def test_weights_that_are_missing_are_not_drawn(checkpoint, tmp_path):
+    lacking = shutil.copytree(checkpoint, tmp_path / "lacking")
+    weights = load_file(lacking / "model.safetensors")
+    lost = next(name for name in weights if "layer" in name)
+    save_file({name: tensor for name, tensor in weights.items() if name != lost}, lacking / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"its weights lack {lost} .1 such tensors."):
+        embed_texts(TEXTS, str(lacking), None, 16, 2, "cpu")
 
 
 def test_no_checkpoint(tmp_path):
