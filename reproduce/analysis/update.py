@@ -2,9 +2,10 @@
 
     python -m reproduce.analysis.update --data runs/beauty/data --work runs/beauty/update --output results/update/beauty.json
 
-The data set is cut into a past and what came after it: by time where it has times (the last fifth), else by prefix (of a tenth of
-the users everything is new, of three tenths the last quarter of their actions, at least one). All models are SASRecs, and all are
-ranked on the same targets: the last actions of the whole. Without an update new items are neither read nor recommended.
+The data set is cut into a past and what came after it: by time where it has times (the last fifth), else by prefix. Then of a tenth
+of the users everything is new, of three tenths the last quarter of their actions, at least one; and one item in fifty is new, so
+that whatever comes from such an item on is new too. All models are SASRecs, ranked on the same targets: the last actions of the
+whole. Without an update new items are neither read nor recommended.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from slmrec.evaluation.metrics import reciprocal_rank
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.manifest import read_manifest
 from slmrec.open_model import load_recommender
-from slmrec.ragged import row_numbers
+from slmrec.ragged import places, row_numbers
 from slmrec.recommender import Recommender
 from slmrec.runtime import run_main
 
@@ -60,11 +61,14 @@ def past_lengths(dataset: SequenceDataset, seed: int) -> np.ndarray:
         before = dataset.timestamps < np.quantile(dataset.timestamps, 0.8)
         past = np.bincount(row_numbers(lengths)[before], minlength=dataset.num_users)
     else:
-        order, tenth = np.random.default_rng(seed).permutation(dataset.num_users), dataset.num_users // 10
+        random = np.random.default_rng(seed)
+        order, tenth = random.permutation(dataset.num_users), dataset.num_users // 10
         past = lengths.copy()
         past[order[:tenth]] = 0
         active = order[tenth : 4 * tenth]
         past[active] -= np.maximum(lengths[active] // 4, 1)
+        launched = np.isin(dataset.items, 1 + random.permutation(dataset.num_items)[: dataset.num_items // 50])
+        np.minimum.at(past, row_numbers(lengths)[launched], places(lengths)[launched])
     return np.where(past < LEAST, 0, past)
 
 
