@@ -25,7 +25,8 @@ from slmrec.pipeline.front_door import PipelineArguments
 from slmrec.pipeline.steps import Step
 
 ROOT = Path(__file__).resolve().parents[1]
-ANALYSES = {"depth-infer": "depth_infer", "layers": "layers"}  # kind of experiment -> module that looks into its last model
+ANALYSES = {"depth-infer": "depth_infer", "layers": "layers", "quantise": "quantise"}  # kind -> module that looks into its last
+# model, or, of quantise, into each
 Shares = dict[str, list[str]]  # stage -> the user's flags for it
 
 
@@ -210,9 +211,9 @@ class Seed:
                 yield from self.llm(model) if model.stage else ()
                 yield self.evaluation(self.own / model.name)
         if kind := ANALYSES.get(EXPERIMENTS[experiment].kind):
-            model = self.own / models[-1].name
-            flags = ("--model", model, "--split", "test", "--output_dir", model / f"{kind}-test")
-            yield python(f"{kind} {model.name}{self.mark}", f"-m reproduce.analysis.{kind}", *flags)
+            for model in (self.own / model.name for model in (models if kind == "quantise" else models[-1:])):
+                flags = ("--model", model, "--split", "test", "--output_dir", model / f"{kind}-test")
+                yield python(f"{kind} {model.name}{self.mark}", f"-m reproduce.analysis.{kind}", *flags)
 
     def encoder(self, model: Model) -> Iterator[Step]:
         """A conventional model, after the text vectors that it is given. What must be fetched is left out of the demo."""

@@ -329,6 +329,13 @@ EXPERIMENTS = {
         ],
         reference="sasrec",
     ),
+    "quantise": Experiment(
+        "Fewer bits and fewer weights, beyond the paper",
+        "",
+        "teacher and student as bf16, int8, int4, pruned, under onnxruntime: size, speed, MRR (needs `.[export,quantise]`)",
+        "quantise",
+        models=[e4srec(8), FULL],
+    ),
     "efficiency": Experiment(
         "Efficiency",
         "Tables 5, 7 and 8",

@@ -222,6 +222,18 @@ def analysis_summary(runs: Runs, experiment: str) -> dict | None:
     return runs.header(experiment) | {"runs": entries, "missing": missing} if entries else None
 
 
+def quantise_summary(runs: Runs, experiment: str) -> dict | None:
+    """Each model of the experiment that was made smaller, of every seed."""
+    found = [
+        {"seed": seed, "model": model.label, "provenance": provenance(stage)} | read_json(stage / "metrics.json")
+        for model in shown_models(runs, experiment)
+        for seed, directory in runs.seeds.items()
+        if ((stage := directory / model.name / "quantise-test") / MANIFEST).is_file()
+    ]
+    missing = runs.missing(experiment, runs.seeds.keys() - {entry["seed"] for entry in found})
+    return runs.header(experiment) | {"runs": found, "missing": missing} if found else None
+
+
 def cold_summary(runs: Runs, experiment: str) -> dict | None:
     """The models of `main`, by history length and target popularity, averaged over seeds."""
     models, missing = [], []
@@ -251,6 +263,7 @@ KINDS = {
     "models": model_summary,
     "depth-infer": analysis_summary,
     "layers": analysis_summary,
+    "quantise": quantise_summary,
     "cold": cold_summary,
     "regimes": regime_summary,
     "stats": stats_summary,

@@ -60,6 +60,16 @@ PairedTest = record(
 )
 
 # The others
+Kind = record(
+    "Kind",
+    {"bytes_on_disk": int, "memory_mib": float, "MRR": float, "test": dict[str, Any] | None}
+    | dict.fromkeys(("users_per_second", "speed_over_fp32"), dict[str, float]),
+)
+Quantised = record(
+    "Quantised",
+    {"seed": int, "model": str, "provenance": Provenance, "kinds": dict[str, Kind], "refused": dict[str, str]}
+    | {"processor_share": float, "items": int, "users": int, "threads": int},
+)
 Layer = record("Layer", {"layer": int, "final_norm": bool, "metrics": Ranked})
 ReadModel = record("ReadModel", {"seed": int, "model": str, "provenance": Provenance, "layers": list[Layer]})
 Similarity = list[list[float | None]]
@@ -111,6 +121,7 @@ SUMMARIES = {  # by kind of experiment
     "models": HEAD | {"models": list[Model], "comparisons": NotRequired[list[PairedTest]]},
     "depth-infer": HEAD | {"runs": list[ReadModel], "missing": list[Missing]},
     "layers": HEAD | {"runs": list[ComparedLayers], "missing": list[Missing]},
+    "quantise": HEAD | {"runs": list[Quantised], "missing": list[Missing]},
     "cold": HEAD | {"models": list[GroupedModel], "missing": list[Missing]},
     "regimes": HEAD | {"settings": list[Setting]},
     "stats": HEAD | {"stats": Stats},

@@ -8,7 +8,7 @@ from reproduce.experiments import EXPERIMENTS
 from reproduce.hyperparameters import Line
 from reproduce.model_tables import model_tables, paper_dataset, ranking_title, subject
 from reproduce.summary import GROUP_METRICS, RANKINGS
-from reproduce.table import NONE, SYNTHETIC, Cell, Table, missing_rows, number, percent, shown, spread
+from reproduce.table import NONE, SYNTHETIC, Cell, Table, missing_rows, number, percent, probability, shown, spread
 from slmrec.evaluation.metrics import METRICS
 
 GROUPINGS = {"history": "items before the target", "popularity": "actions on the target in the training parts"}
@@ -142,6 +142,36 @@ def layers_tables(summary: dict) -> list[Table]:
     return [Table(subject(summary), "", header, rows, note)]
 
 
+def quantise_tables(summary: dict) -> list[Table]:
+    """Size, memory, speed and quality of each kind of each model; what was refused, and why."""
+    rows = []
+    for run in summary["runs"]:
+        for kind, entry in run["kinds"].items():
+            speeds = [number(entry["users_per_second"][size]) for size in ("1", "512")]
+            ratio, test = shown(entry["speed_over_fp32"]["512"], ".2f"), entry["test"]
+            quality = [percent(100 * entry["MRR"]), *([NONE] * 2 if test is None else compared(test))]
+            size = [shown(entry["bytes_on_disk"] / 2**20, ".2f"), shown(entry["memory_mib"], ".1f")]
+            rows.append([run["model"], number(run["seed"]), kind, *size, *speeds, ratio, *quality])
+        rows += [
+            [run["model"], number(run["seed"]), kind, f"refused: {why}", *[NONE] * 7] for kind, why in run["refused"].items()
+        ]
+    rows += missing_rows(summary["missing"], "run")
+    header = ["Model", "Seed", "Kind", "MiB on disk", "MiB held", "Users a second, batch 1", "batch 512", "over fp32, batch 512"]
+    header += ["MRR", "MRR against fp32", "p"]
+    share = min(run["processor_share"] for run in summary["runs"])
+    note = (
+        "MRR in percent, among sampled candidates, with a paired t-test over users. Disk: decoder, heads and item table. Held: "
+        "resident memory above a process without the model, after batches of 512. int4 values take a byte each on a CPU. pruned: "
+        "half of each weight's entries zero; neurons: half of each MLP's taken out; neither was trained again. The runs had "
+        f"{share:.0%} or more of their processors: well below 100% compare the ratios only."
+    )
+    return [Table(subject(summary), "", header, rows, note)]
+
+
+def compared(test: dict) -> list[Cell]:
+    return [shown(100 * test["mean_difference"], "+.2f"), probability(test["p_value"])]
+
+
 def cold_tables(summary: dict) -> list[Table]:
     """Metrics by length of the history, and by how often the target occurs in training."""
     return [cold_table(summary, kind, detail) for kind, detail in GROUPINGS.items()]
@@ -186,6 +216,7 @@ BUILDERS = {
     "regimes": regime_tables,
     "depth-infer": depth_infer_tables,
     "layers": layers_tables,
+    "quantise": quantise_tables,
     "cold": cold_tables,
     "efficiency": efficiency_tables,
     "theory": theory_tables,

@@ -2,10 +2,10 @@
 
     python -m reproduce.analysis.update --data runs/beauty/data --work runs/beauty/update --output results/update/beauty.json
 
-The data set is cut into a past and what came after it: by time where it has times (the last fifth), else by prefix. Then of a tenth
-of the users everything is new, of three tenths the last quarter of their actions, at least one; and one item in fifty is new, so
-that whatever comes from such an item on is new too. All models are SASRecs, ranked on the same targets: the last actions of the
-whole. Without an update new items are neither read nor recommended.
+The data set is cut into a past and what came after it: by time where it has times (the last fifth), else by prefix. Then of a
+tenth of the users everything is new, of three tenths the last quarter of their actions, at least one; and one item in fifty is
+new, so that whatever comes from such an item on is new too. All models are SASRecs, ranked on the same targets: the last actions
+of the whole. Without an update new items are neither read nor recommended.
 """
 
 from __future__ import annotations

@@ -78,12 +78,18 @@ def write_folder(model: EllmRecommender, catalogue_source: Path, directory: Path
 
 def write_graph(model: EllmRecommender, catalogue_source: Path, directory: Path, keep_prompt: bool) -> None:
     """The encoder as an ONNX graph with dynamic batch and length, and the item embeddings beside it."""
-    history = torch.ones(2, 3, dtype=torch.int64)
+    write_encoder(model, directory / GRAPH, keep_prompt)
+    save_file({"item_embeddings": model.item_matrix().detach().contiguous()}, directory / ITEMS)
+    _copy_catalogue(catalogue_source, directory)
+
+
+def write_encoder(model: EllmRecommender, path: Path, keep_prompt: bool = True) -> None:
+    """The graph alone."""
     longest = torch.export.Dim("length", min=1, max=model.max_length)
     torch.onnx.export(
         HistoryEncoder(model, keep_prompt).eval(),
-        (history,),
-        str(directory / GRAPH),
+        (torch.ones(2, 3, dtype=torch.int64),),
+        str(path),
         dynamo=True,
         external_data=False,
         input_names=["history"],
@@ -92,8 +98,6 @@ def write_graph(model: EllmRecommender, catalogue_source: Path, directory: Path,
         opset_version=OPSET,
         verbose=False,
     )
-    save_file({"item_embeddings": model.item_matrix().detach().contiguous()}, directory / ITEMS)
-    _copy_catalogue(catalogue_source, directory)
 
 
 def write_card(model: EllmRecommender, name: str, digest: str, catalogue: Catalogue, directory: Path, onnx: bool) -> None:
