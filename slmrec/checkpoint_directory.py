@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slmrec.errors import InputError
-from slmrec.files import read_json
+from slmrec.files import read_json, starts_with
 
 LFS_POINTER = b"version https://git-lfs"
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -25,16 +25,11 @@ def require_readable(checkpoint: str, flag: str) -> None:
     if not (directory / "config.json").is_file():
         raise InputError(f"{flag} {directory}: the directory has no config.json")
     for path in sorted(directory.iterdir()):
-        if path.is_file() and head(path, len(LFS_POINTER)) == LFS_POINTER:
+        if path.is_file() and starts_with(path, LFS_POINTER):
             raise InputError(f"{flag} {directory}: {path.name} is a git-LFS pointer, not the file: run git lfs pull there")
     for path in (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json")):
         if path.is_file():
             read_json(path)
-
-
-def head(path: Path, length: int) -> bytes:
-    with open(path, "rb") as stream:
-        return stream.read(length)
 
 
 @contextmanager

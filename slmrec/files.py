@@ -61,6 +61,22 @@ def read_arrays(path: str | Path, *required: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def first_bytes(path: str | Path, count: int) -> bytes:
+    """What a file begins with. Raises InputError when there is no file of this name."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(count)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a directory where a file is needed") from None
+
+
+def starts_with(path: str | Path, magic: bytes) -> bool:
+    """Whether a file is of the kind that begins so. Raises InputError likewise."""
+    return first_bytes(path, len(magic)) == magic
+
+
 def write_json(path: str | Path, content: dict) -> None:
     """Write JSON so that a killed process leaves the old file or the new one, never a part."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

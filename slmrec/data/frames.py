@@ -17,16 +17,6 @@ PARQUET = b"PAR1"  # how such a file begins
 PART_ROWS = 1 << 20  # of a parquet file at a time
 
 
-def starts_with(path: str, magic: bytes) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(magic)) == magic
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a directory where a file is needed") from None
-
-
 @contextmanager
 def opened_parquet(path: str):
     """A pyarrow.parquet.ParquetFile. Raises InputError when the file is damaged, also while it is being read."""

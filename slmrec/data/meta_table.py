@@ -8,9 +8,10 @@ import polars as pl
 
 from slmrec.data.columns import META_KNOWN, NONE, guess, listed, named
 from slmrec.data.delimited import read_columns
-from slmrec.data.frames import PARQUET, parquet_parts, starts_with
+from slmrec.data.frames import PARQUET, parquet_parts
 from slmrec.data.layout import Layout, find_layout
 from slmrec.errors import InputError
+from slmrec.files import starts_with
 
 GENRES = "genres"  # MovieLens' column, the one known that has several names in a cell, between bars
 HEADLESS = {"item": "1", "title": "2"}  # MovieLens' movies.dat (genres third) and u.item (a date third)

@@ -11,13 +11,14 @@ from slmrec.data.arguments import DataArguments
 from slmrec.data.columns import KNOWN, NONE, Columns, find_columns, guess
 from slmrec.data.compressed import read_head
 from slmrec.data.delimited import read_rows
-from slmrec.data.frames import PARQUET, parquet_columns, read_parquet, starts_with
+from slmrec.data.frames import PARQUET, parquet_columns, read_parquet
 from slmrec.data.input_files import input_files
 from slmrec.data.interactions import Interactions
 from slmrec.data.layout import TYPES, Layout, find_layout, find_row_columns
 from slmrec.data.recbole import holds_sequences, read_sequence_rows
 from slmrec.data.sequences import read_sequences
 from slmrec.errors import InputError
+from slmrec.files import starts_with
 
 DESCRIBED = {
     "amazon": "JSON lines",

@@ -15,8 +15,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from slmrec.artifacts import file_sha256, json_sha256, read_manifest
-from slmrec.checkpoint_directory import head, opening, require_readable
+from slmrec.checkpoint_directory import opening, require_readable
 from slmrec.errors import InputError
+from slmrec.files import first_bytes
 from slmrec.ownership import stage_of
 
 CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
@@ -168,4 +169,4 @@ def _whole_sha256(weights: list[Path]) -> dict[str, str]:
 
 
 def _head_sha256(path: Path) -> str:
-    return hashlib.sha256(head(path, FINGERPRINT_BYTES)).hexdigest()
+    return hashlib.sha256(first_bytes(path, FINGERPRINT_BYTES)).hexdigest()

@@ -21,6 +21,7 @@ from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_manifest
 from slmrec.checkpoint_directory import opening
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
+from slmrec.files import starts_with
 from slmrec.llm.fetch import fetch
 from slmrec.llm.known_models import KNOWN_MODELS, KnownModel
 from slmrec.progress import say
@@ -93,9 +94,8 @@ def _is_made_from(directory: Path, digest: str) -> bool:
 
 
 def _require_gguf(file: Path) -> None:
-    with open(file, "rb") as stream:
-        if stream.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-            raise InputError(f"--base_model {file}: not a GGUF file; give one, a checkpoint directory, or a hub name")
+    if not starts_with(file, GGUF_MAGIC):
+        raise InputError(f"--base_model {file}: not a GGUF file; give one, a checkpoint directory, or a hub name")
 
 
 def convert(file: Path, directory: Path) -> None:
