@@ -46,9 +46,6 @@ def best_items(
     for start in range(1, num_items + 1, width):
         stop = min(start + width, num_items + 1)
         block = scores(start, stop)
-        if block.isnan().any():
-            row = int(block.isnan().any(dim=1).nonzero()[0])
-            raise ValueError(f"row {row}: a score is not a number")
         if excluded is not None:
             block = _masked(block, start, stop, *excluded)
         found = _stable_topk(block, k)
@@ -64,17 +61,29 @@ def best_items(
 
 
 def _masked(block: torch.Tensor, start: int, stop: int, rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-    """A copy with -inf at the pairs (row, item) that lie in it; the pairs are sorted by item."""
+    """-inf at the pairs (row, item) that lie in it, in a copy where it is a part of something else; pairs are sorted by item."""
     first, last = torch.searchsorted(items, torch.tensor([start, stop], device=items.device)).tolist()
-    return block.index_put((rows[first:last], items[first:last] - start), block.new_tensor(-math.inf))
+    places = rows[first:last], items[first:last] - start
+    wrong = block[places].isnan()
+    if wrong.any():
+        raise _not_a_number(places[0][wrong])
+    block = block.clone() if block._is_view() else block
+    return block.index_put_(places, block.new_tensor(-math.inf))
+
+
+def _not_a_number(rows: torch.Tensor) -> ValueError:
+    return ValueError(f"row {int(rows.min())}: a score is not a number")
 
 
 def _stable_topk(block: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first k columns of a stable descending sort, without sorting the rest."""
+    """The first k columns of a stable descending sort, without sorting the rest. Raises ValueError for NaN."""
     k = min(k, block.shape[1])
-    values, columns = block.topk(k, dim=1)
-    at_least = (block >= values[:, -1:]).sum(dim=1)
-    tied = (at_least > k).nonzero().squeeze(1)  # of the columns with the last score, topk takes any
+    more = block.topk(min(k + 1, block.shape[1]), dim=1)
+    if more.values[:, 0].isnan().any():
+        raise _not_a_number(more.values[:, 0].isnan().nonzero())
+    values, columns = more.values[:, :k].clone(), more.indices[:, :k].clone()
+    tied = (more.values[:, k - 1] == more.values[:, -1]).nonzero().squeeze(1)  # of equal scores at the edge topk takes any
+    tied = tied if block.shape[1] > k else tied[:0]
     if len(tied):
         sorted_values, sorted_columns = block[tied].sort(dim=1, descending=True, stable=True)
         values[tied], columns[tied] = sorted_values[:, :k], sorted_columns[:, :k]

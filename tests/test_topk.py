@@ -60,3 +60,16 @@ def test_memory_is_bounded_by_the_block():
 
     best_items(scores, 10, 5000, 3, block_floats=2000)
     assert max(widest) == 200 and sum(widest) == 5000
+
+
+def test_what_is_not_a_number_is_found_where_it_is_excluded_too():
+    scores, excluded = torch.tensor([[0.0, 1.0], [0.0, float("nan")]]), (torch.tensor([1]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="row 1"):
+        best_items(columns(scores), 2, 1, 1, excluded=excluded)
+
+
+def test_the_scores_of_the_caller_are_left_alone():
+    scores = torch.randn(2, 6)
+    before = scores.clone()
+    best_items(columns(scores), 2, 5, 2, excluded=(torch.tensor([0]), torch.tensor([3])))
+    assert torch.equal(scores, before)
