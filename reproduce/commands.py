@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from reproduce.experiments import EXPERIMENTS, NUM_BLOCKS, TEACHER, TEXTS, Backbone, Model, e4srec, models_of
+from reproduce.experiments import ANALYSES, EXPERIMENTS, NUM_BLOCKS, TEACHER, TEXTS, Backbone, Model, e4srec, models_of
 from reproduce.hyperparameters import SCRIPT, shell_values
 from slmrec.artifacts import MANIFEST, read_json
 from slmrec.command_line import grouped
 from slmrec.errors import InputError
 from slmrec.llm.known_models import KNOWN_MODELS
-from slmrec.pipeline.front_door import PipelineArguments
+from slmrec.pipeline.front_door import PAPER_DATA, PipelineArguments
 from slmrec.pipeline.steps import Step
 
 ROOT = Path(__file__).resolve().parents[1]
-ANALYSES = {"depth-infer": "depth_infer", "layers": "layers", "quantise": "quantise"}  # kind -> module that looks into its last
-# model, or, of quantise, into each
 Shares = dict[str, list[str]]  # stage -> the user's flags for it
 
 
@@ -156,14 +154,6 @@ def data_steps(place: Place, reviews: str | None, shares: Shares) -> Iterator[St
     elif not reviews:
         raise InputError(f"{place.dataset} is no data set of the paper: give its reviews with --reviews FILE")
     yield python("data", "-m slmrec.data", "--input", reviews, *meta, "--output_dir", data, given=shares["data"])
-
-
-PAPER_DATA = {
-    "cloth": "Clothing_Shoes_and_Jewelry",
-    "movie": "Movies_and_TV",
-    "music": "CDs_and_Vinyl",
-    "sport": "Sports_and_Outdoors",
-}
 
 
 def experiment_steps(experiment: str, place: Place, seeds: int, reviews: str | None, shares: Shares) -> list[Step]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reproduce.experiments import ENCODER_LABELS
 from reproduce.summary import RANKINGS
-from reproduce.table import markdown_rows, to_text, write_csv
+from reproduce.table import Table, number, shown, spread, to_text, write_tables
 from slmrec import progress
 from slmrec.artifacts import input_directory, read_json, read_manifest
 from slmrec.command_line import parse_arguments
@@ -80,36 +80,31 @@ def evaluated_models(run_dir: Path) -> list[Path]:
     return sorted((path.parent for path in run_dir.glob("*/evaluation-test") if path.is_dir()), key=order)
 
 
-def tables(rows: list[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, cells) of each ranking that every model has; metrics in percent."""
+def tables(rows: list[Row]) -> list[Table]:
+    """A table of each ranking that any model has."""
+    header = ["Model", *METRICS, "Parameters", "Training seconds"]
     found = []
     for ranking, title in RANKINGS.items():
-        if all(ranking in row.metrics for row in rows):
-            cells = [
-                [
-                    row.model,
-                    *(f"{100 * row.metrics[ranking][name]:.2f}" for name in METRICS),
-                    f"{row.parameters:,}",
-                    f"{row.seconds:.0f}",
-                ]
-                for row in rows
+        ranked = [row.metrics[ranking] for row in rows if ranking in row.metrics]
+        cells = [
+            [
+                row.model,
+                *(spread([row.metrics[ranking][name]] if ranking in row.metrics else []) for name in METRICS),
+                number(row.parameters),
+                shown(row.seconds, ".0f"),
             ]
-            header = ["Model", *METRICS, "Parameters", "Training seconds"]
-            found.append((f"Ranked among {title.format(**rows[0].metrics[ranking])}, percent:", header, cells))
+            for row in rows
+        ]
+        if ranked:
+            title = f"Ranked among {title.format(**ranked[0])}, percent"
+            note = SYNTHETIC_NOTE if rows[0].synthetic else ""
+            found.append(Table(title, "", header, cells, note, facts={"ranking": ranking}, best=METRICS))
     return found
-
-
-def render(rows: list[Row]) -> str:
-    """A Markdown table of each ranking, with a note where the data are synthetic."""
-    lines = [SYNTHETIC_NOTE, ""] * rows[0].synthetic
-    for title, header, cells in tables(rows):
-        lines += [title, "", *markdown_rows(header, cells), ""]
-    return "\n".join(lines)
 
 
 def for_the_terminal(rows: list[Row], run_dir: Path) -> str:
     """The same tables in columns, what to keep in mind when reading them, and what can be done next."""
-    lines = [f"\n{title}\n\n{to_text(header, cells)}" for title, header, cells in tables(rows)]
+    lines = [f"\n{table.title}:\n\n{to_text(table.header, table.rows)}" for table in tables(rows)]
     lines += ["", SYNTHETIC_NOTE] * rows[0].synthetic
     sampled = rows[0].metrics.get("sampled", {})
     if sampled.get("small_catalogue"):
@@ -133,17 +128,6 @@ def next_commands(run_dir: Path) -> list[str]:
     return ["Next:", *(activate if Path(sys.prefix) == own else []), *lines]
 
 
-def records(rows: list[Row]) -> list[dict[str, object]]:
-    """A dictionary per model and ranking, metrics as fractions."""
-    return [
-        {"model": row.model, "ranking": ranking}
-        | {name: metrics[name] for name in METRICS}
-        | {"parameters": row.parameters, "train_seconds": row.seconds, "synthetic": row.synthetic}
-        for row in rows
-        for ranking, metrics in row.metrics.items()
-    ]
-
-
 @dataclass
 class ComparisonArguments:
     """Which run to compare."""
@@ -159,9 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = [read_row(directory) for directory in wanted]
     if not rows:
         raise InputError(f"{run_dir}: no model there has been evaluated on the test split (python evaluate.py --model ...)")
-    text = render(rows)
-    (run_dir / "comparison.md").write_text(text, encoding="utf-8")
-    write_csv(run_dir / "comparison.csv", records(rows))
+    write_tables(tables(rows), run_dir / "comparison")
     progress.say(for_the_terminal(rows, run_dir))
 
 

@@ -76,6 +76,8 @@ class Experiment:
         pairs: names of two models each that are compared over users, where both are among the models and have run.
         reference: the model that a figure shows the others' differences to.
         axis: name of the numbers that a figure plots models over; then it draws curves, not differences.
+        shows: beside metrics and paired tests: "paper" (its numbers of the same models), "others" (methods that are not run
+            here), "rank" (mean rank over the metrics), "public" (numbers that others published), "training" (what it took).
         dataset: whether it needs a data set.
     """
 
@@ -87,6 +89,7 @@ class Experiment:
     pairs: list[tuple[str, str]] = field(default_factory=list)
     reference: str = ""
     axis: str = ""
+    shows: tuple[str, ...] = ()
     dataset: bool = True
 
     @property
@@ -161,6 +164,8 @@ KD_KINDS = [
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
+# Kind of experiment -> module that looks into its last model, or, of quantise, into each
+ANALYSES = {"depth-infer": "depth_infer", "layers": "layers", "quantise": "quantise"}
 TEXTS = {"text": "", "text_minilm": "--encoder minilm"}  # directory of text vectors -> flags of embed_titles.py
 TITLED = (
     "--start passing --user_length $TITLED_USER_LENGTH --item_dropout $TITLED_ITEM_DROPOUT --learning_rate $TITLED_LEARNING_RATE"
@@ -223,6 +228,7 @@ EXPERIMENTS = {
         models=main_models,
         pairs=[*pairs("slmrec_4_8", "e4srec_4", "e4srec_8"), ("e4srec_8", "e4srec_4"), *against("sasrec", [FULL, e4srec(8)])],
         reference="sasrec",
+        shows=("paper", "others", "rank"),
     ),
     "encoders": Experiment(
         "Conventional models",
@@ -231,6 +237,7 @@ EXPERIMENTS = {
         models=ENCODERS,
         pairs=[*against("markov", ENCODERS[:-2]), *against("sasrec", ENCODERS[:-2])],
         reference="sasrec",
+        shows=("rank", "public", "others", "training"),
     ),
     "ablation": Experiment(
         "Terms of the loss",
@@ -239,6 +246,7 @@ EXPERIMENTS = {
         models=[e4srec(4), *ABLATION],
         pairs=[*against("e4srec_4", ABLATION), *pairs("slmrec_4_8", "slmrec_cos", "slmrec_cos_norm", "slmrec_cos_ms")],
         reference="e4srec_4",
+        shows=("paper",),
     ),
     "depth-train": Experiment(
         "Depth: a model trained at each depth",
@@ -328,6 +336,7 @@ EXPERIMENTS = {
             *against("sasrec_text", [model for model in TITLES if model.name not in ("nearest", "sasrec")]),
         ],
         reference="sasrec",
+        shows=("public",),
     ),
     "quantise": Experiment(
         "Fewer bits and fewer weights, beyond the paper",

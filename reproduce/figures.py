@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from reproduce.experiments import EXPERIMENTS
-from reproduce.model_tables import WITH_PAPER, paper_dataset, published_metrics, ranked
+from reproduce.model_tables import paper_dataset, published_metrics, ranked
 from reproduce.statistics import mean_and_deviation
 from reproduce.summary import GROUP_METRICS
 from reproduce.table import SYNTHETIC
@@ -187,7 +187,7 @@ def draw_bars(panel: Axes, means: np.ndarray, deviations: np.ndarray) -> None:
 
 def draw_paper(panel: Axes, summary: dict, reference: dict, models: list[dict]) -> bool:
     """The paper's differences of the models in this order as open diamonds; whether it has any."""
-    if summary["experiment"] not in WITH_PAPER or paper_dataset(summary) is None:
+    if "paper" not in EXPERIMENTS[summary["experiment"]].shows or paper_dataset(summary) is None:
         return False
     base, *printed = (published_metrics(summary, model["name"]).get("MRR") for model in (reference, *models))
     shown = {height: value - base for height, value in enumerate(printed) if None not in (value, base)}

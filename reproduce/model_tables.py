@@ -13,7 +13,6 @@ from slmrec.evaluation.metrics import METRICS
 
 PAPER_DATASETS = {name.lower(): name for name in published.TABLE_1}  # our names -> the paper's
 EPOCHS = {"Epochs": "epochs", "Best epoch": "best_epoch"}
-WITH_PAPER, WITH_RANK = ("main", "ablation"), ("main", "encoders")
 
 
 def subject(summary: dict) -> str:
@@ -28,9 +27,10 @@ def model_tables(summary: dict) -> list[Table]:
     found = [name for name in RANKINGS if any(ranked(model, name) for model in summary["models"])]
     tables = [metrics_table(summary, name) for name in found or ["sampled"]]
     tables += [paired_table(summary)] if summary.get("comparisons") else []
-    if summary["experiment"] in ("encoders", "text") and summary["dataset"] in published.PUBLIC:
+    shows = EXPERIMENTS[summary["experiment"]].shows
+    if "public" in shows and summary["dataset"] in published.PUBLIC:
         tables += [public_table(summary)]
-    if summary["experiment"] == "encoders":
+    if "training" in shows:
         tables += [cost_table(summary)]
     return tables
 
@@ -53,8 +53,9 @@ def paper_dataset(summary: dict) -> str | None:
 def metrics_table(summary: dict, ranking: str) -> Table:
     """Every model under one ranking; the paper ranked sampled candidates only, so its columns stand there alone."""
     measured = {model["name"]: ranked(model, ranking) for model in summary["models"]}
-    with_paper = ranking == "sampled" and summary["experiment"] in WITH_PAPER and paper_dataset(summary) is not None
-    ranks = metric_ranks(measured) if summary["experiment"] in WITH_RANK else None
+    shows = EXPERIMENTS[summary["experiment"]].shows
+    with_paper = ranking == "sampled" and "paper" in shows and paper_dataset(summary) is not None
+    ranks = metric_ranks(measured) if "rank" in shows else None
     rows = []
     for model in summary["models"]:
         if measured[model["name"]]:
@@ -62,7 +63,7 @@ def metrics_table(summary: dict, ranking: str) -> Table:
             rank = [] if ranks is None else [percent(ranks[model["name"]])]
             rows.append([*model_cells(model, measured[model["name"]]), *paper, *rank])
         rows += missing_rows(model["missing"], model["label"])
-    if with_paper and ranks is not None:
+    if with_paper and "others" in shows:
         rows += unrepeated_rows(summary, [name for name in measured if measured[name]])
     columns = ["Model", *METRICS, "Seeds", "Parameters", *([f"paper {name}" for name in published.METRICS] if with_paper else [])]
     notes = ["Mean ± standard deviation over seeds."]
@@ -154,7 +155,7 @@ def public_table(summary: dict) -> Table:
     measured = {model["name"]: model for model in summary["models"]}
     rows = []
     for name, (metric, value, source) in published.PUBLIC[summary["dataset"]].items():
-        if name not in measured and summary["experiment"] != "encoders":
+        if name not in measured and "others" not in EXPERIMENTS[summary["experiment"]].shows:
             continue
         model = measured.get(name, {"label": name, "runs": []})
         ours = [100 * metrics[metric] for metrics in ranked(model, "full")]

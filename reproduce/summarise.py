@@ -14,7 +14,7 @@ import numpy as np
 
 from reproduce.cold import cold_groups
 from reproduce.comparison import TEXT_LABELS, training_seconds
-from reproduce.experiments import ENCODER_LABELS, EXPERIMENTS, Backbone, Model, models_of, run_command
+from reproduce.experiments import ANALYSES, ENCODER_LABELS, EXPERIMENTS, Backbone, Model, models_of, run_command
 from reproduce.regimes import regimes
 from reproduce.statistics import paired_test
 from reproduce.summary import RANKINGS
@@ -23,7 +23,6 @@ from slmrec.errors import InputError
 from slmrec.evaluation.metrics import UNDEFINED
 
 NO_LOSS = ("epoch", "valid_MRR", "train_seconds", "valid_seconds")  # every other value of an encoder's epoch is a loss term
-ANALYSES = {"depth-infer": "depth_infer-test", "layers": "layers-test"}  # kind of experiment -> stage directory below a model's
 
 
 @dataclass
@@ -209,11 +208,9 @@ def read_ranks(model: Path, ranking: str) -> np.ndarray:
 
 def analysis_summary(runs: Runs, experiment: str) -> dict | None:
     """An experiment that looks into one trained model per seed: the deepest one that was analysed."""
-    entries = []
+    entries, name = [], f"{ANALYSES[EXPERIMENTS[experiment].kind]}-test"
     for seed, directory in runs.seeds.items():
-        analysed = [
-            model / ANALYSES[experiment] for model in trained(directory) if (model / ANALYSES[experiment] / MANIFEST).is_file()
-        ]
+        analysed = [model / name for model in trained(directory) if (model / name / MANIFEST).is_file()]
         if analysed:
             stage = max(analysed, key=lambda path: depth_of(path.parent))
             entry = {"seed": seed, "model": stage.parent.name, "provenance": provenance(stage)}

@@ -25,7 +25,7 @@ slmrec_find_python() {
     exit 2
 }
 
-slmrec_missing_pins() {  # slmrec_missing_pins PYTHON EXTRA ...: one line with the pins that it does not satisfy
+slmrec_missing_pins() {  # slmrec_missing_pins PYTHON EXTRA ...: the pins that it does not satisfy; fails below Python 3.11
     "$1" - "$SLMREC" "${@:2}" << 'PYTHON'
 import importlib.metadata as metadata
 import sys
@@ -51,8 +51,7 @@ PYTHON
 
 make_environment() {  # make_environment [EXTRA ...]
     local missing venv="$SLMREC/.venv"
-    if command -v python > /dev/null && slmrec_new_enough python &&
-        missing="$(slmrec_missing_pins python "$@")" && [ -z "$missing" ]; then
+    if command -v python > /dev/null && missing="$(slmrec_missing_pins python "$@" 2> /dev/null)" && [ -z "$missing" ]; then
         return
     fi
     # A .venv without pip, or whose Python was removed or replaced, cannot be brought up to date

@@ -143,7 +143,12 @@ def absent_stages(dataset: str, given: dict[str, list[str]], text_use: str) -> d
     return absent
 
 
-PAPER_DATA = ("cloth", "movie", "music", "sport")
+PAPER_DATA = {  # -> what Amazon's release of 2018 calls it, as in datasets/names.sh
+    "cloth": "Clothing_Shoes_and_Jewelry",
+    "movie": "Movies_and_TV",
+    "music": "CDs_and_Vinyl",
+    "sport": "Sports_and_Outdoors",
+}
 
 
 def asked_text_use(given: dict[str, list[str]]) -> str:
@@ -154,9 +159,11 @@ def asked_text_use(given: dict[str, list[str]]) -> str:
 def text_use_there(run_dir: str | Path) -> str:
     """How the SASRec of a run was told to use titles, by the command that trained it; "" where there is none."""
     try:
-        manifest = json.loads((Path(run_dir) / "sasrec" / "manifest.json").read_text(encoding="utf-8"))
-        words = shlex.split(manifest["command"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # the stages will say what is wrong
+        command = json.loads((Path(run_dir) / "sasrec" / "manifest.json").read_text(encoding="utf-8"))["command"]
+        words = shlex.split(command) if isinstance(command, str) else []
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # the stages will say what is wrong
+        words = []
+    if not words:
         return ""
     first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     given = dict(grouped(words[first:]))

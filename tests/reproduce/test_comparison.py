@@ -55,16 +55,17 @@ def test_table_by_hand(run_dir, capsys):
     comparison.main(["--run_dir", str(run_dir)])
     text = (run_dir / "comparison.md").read_text()
     assert "| E4SRec_8 | 10.00 | 20.00 | 30.00 | 15.00 | 25.00 | 12.50 | 2,000 | 80 |" in text.splitlines()
-    assert text.startswith("Synthetic data:") and "1 + 999 candidates" in text
-    assert "all 1204 items" not in text  # not every model has it
+    assert text.startswith("**Ranked among 1 + 999 candidates, percent**") and "\nSynthetic data:" in text
+    assert (
+        "| SASRec | – | – | – | – | – | – | 1,000 | 4 |" in text.partition("all 1204 items")[2]
+    )  # which it was not ranked among
     printed = capsys.readouterr().out
     assert re.search(r"^E4SRec_8 +10\.00 +20\.00 +30\.00 +15\.00 +25\.00 +12\.50 +2,000 +80$", printed, re.MULTILINE)
     assert f"python recommend.py --model {run_dir / 'student'} --users all" in printed
     assert "small catalogue" not in printed
     with open(run_dir / "comparison.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["model"], row["ranking"]) for row in rows][-1] == ("SLMRec_4<-8", "full")
-    assert {row["synthetic"] for row in rows} == {"True"}
+    assert [rows[-1][name] for name in ("ranking", "Model", "MRR", "Parameters")] == ["full", "SLMRec_4<-8", "12.5", "1500"]
 
 
 def test_a_small_catalogue_is_told_once(run_dir, capsys):
