@@ -115,11 +115,13 @@ def for_the_terminal(rows: list[Row], run_dir: Path) -> str:
 def next_commands(run_dir: Path) -> list[str]:
     """What can be typed next; the model is the student, where there is one."""
     model, where = shlex.quote(str(evaluated_models(run_dir)[-1])), shlex.quote(str(run_dir))
+    scripts = {name: shlex.quote(os.path.relpath(ROOT / name)) for name in ("recommend.py", "serve.py", "run_tables.sh")}
+    elsewhere = "" if run_dir.parent == Path("runs") else f" --run_dir {where}"
     commands = {
-        f"python recommend.py --model {model} --users all --output top.csv": "ten items for each user",
-        f"python serve.py --model {model}": "a page to try it (pip install -e '.[serve]')",
+        f"python {scripts['recommend.py']} --model {model} --users all --output top.csv": "ten items for each user",
+        f"python {scripts['serve.py']} --model {model}": "a page to try it (pip install -e '.[serve]')",
         f"tensorboard --logdir {where}": "the curves",
-        f"bash run_tables.sh main {shlex.quote(run_dir.name)}": "this table with all baselines",
+        f"bash {scripts['run_tables.sh']} main {shlex.quote(run_dir.name)}{elsewhere}": "this table with all baselines",
     }
     width = max(map(len, commands))
     lines = [f"  {command.ljust(width)}  # {what}" for command, what in commands.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 
 import pytest
@@ -66,6 +67,16 @@ def test_table_by_hand(run_dir, capsys):
     with open(run_dir / "comparison.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [rows[-1][name] for name in ("ranking", "Model", "MRR", "Parameters")] == ["full", "SLMRec_4<-8", "12.5", "1500"]
+
+
+def test_the_next_commands_can_be_pasted_where_one_stands(run_dir, tmp_path, monkeypatch):
+    there = tmp_path / "a b"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    root = os.path.relpath(comparison.ROOT)
+    recommend, _, _, tables = comparison.next_commands(run_dir)[-4:]
+    assert recommend.startswith(f"  python {root}/recommend.py --model {run_dir}/student ")
+    assert f"bash {root}/run_tables.sh main {run_dir.name} --run_dir {run_dir} " in tables
 
 
 def test_a_small_catalogue_is_told_once(run_dir, capsys):
