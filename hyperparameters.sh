@@ -1,5 +1,5 @@
 # Hyper-parameters per data set (DATASET) and kind of backbone (BASE_MODEL), sourced by run_pipeline.sh, run_finetune.sh,
-# run_distill.sh and run_tables.sh. An environment variable of the same name overrides a value, a flag overrides both.
+# run_distill.sh, run_openp5.sh and run_tables.sh. An environment variable of the same name overrides a value, a flag overrides both.
 # Pretrained, or random and trained whole
 BASE_MODEL="${BASE_MODEL:-}"
 case "$DATASET" in
@@ -76,6 +76,13 @@ case "$DATASET" in
     *) TEXT_USE=auto ;;                 # our choice: SASRec starts from titles where more than half of the items have one
 esac
 
+# Open-P5; its other values are those of its released code, and the defaults of train_openp5.py
+OPENP5_NUM_TRAIN_EPOCHS=2               # OpenP5
+OPENP5_SOFTMAX=vocabulary               # OpenP5
+if [ "$BACKBONE" = random ]; then       # our choice: it has all to learn, and no other words
+    OPENP5_NUM_TRAIN_EPOCHS=10 OPENP5_SOFTMAX=ids
+fi
+
 eval "$FROM_ENVIRONMENT"                # LEARNING_RATE=0.001 bash run_finetune.sh ... counts
 
 # What both LLM stages are given of the above
@@ -96,6 +103,12 @@ STAGE_FLAGS=(
     --adam_beta2 "$ADAM_BETA2"
     --adam_epsilon "$ADAM_EPSILON"
     --max_grad_norm "$MAX_GRAD_NORM"
+)
+
+# Open-P5 alone
+OPENP5_FLAGS=(
+    --num_train_epochs "$OPENP5_NUM_TRAIN_EPOCHS"
+    --softmax "$OPENP5_SOFTMAX"
 )
 
 # And the student alone

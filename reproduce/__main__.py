@@ -23,7 +23,7 @@ from reproduce.experiments import EXPERIMENTS, STUDENT, TEACHER, Backbone, as_te
 from slmrec.checks import at_least
 from slmrec.command_line import flags_of, grouped, help_text
 from slmrec.errors import InputError
-from slmrec.pipeline.flags import ENCODER, SASREC, STAGES, StageFlags, share_flags
+from slmrec.pipeline.flags import ENCODER, OPENP5_STAGE, SASREC, STAGES, StageFlags, share_flags
 from slmrec.pipeline.front_door import (
     PipelineArguments,
     absent_stages,
@@ -117,7 +117,9 @@ def share(experiment: str, dataset: str, argv: list[str]) -> tuple[TablesArgumen
     stages = {name: described for name, described in STAGES.items() if name != "baseline"}
     for name, layers in (("teacher", TEACHER), ("student", STUDENT)):
         stages[name] = replace(stages[name], wired=stages[name].wired | {"num_layers": layers, "seed": 0}, defaults={})
-    for name in ("sasrec", "backbone"):
+    if any(model.stage == "openp5" for model in models_of(experiment, Backbone())):
+        stages["openp5"] = OPENP5_STAGE
+    for name in stages.keys() & {"sasrec", "backbone", "openp5"}:
         stages[name] = replace(stages[name], wired=stages[name].wired | {"seed": 0})
     models = models_of(experiment, Backbone())
     encoders = [name for name in dict.fromkeys(m.encoder or m.name for m in models if m.stage == "encoder") if name != "sasrec"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -30,7 +30,7 @@ Shares = dict[str, list[str]]  # stage -> the user's flags for it
 
 @dataclass(frozen=True)
 class ScriptStep(Step):
-    """run_finetune.sh or run_distill.sh, which put the values of hyperparameters.sh before these flags.
+    """run_finetune.sh, run_distill.sh or run_openp5.sh, which put the values of hyperparameters.sh before these flags.
 
     Attributes:
         program: the stage that the script starts.
@@ -135,7 +135,8 @@ def script(name: str, dataset: str, shell: str, places: list[object], flags: lis
     changed = [f"{variable}={os.environ[variable]}" for variable in dict.fromkeys(known) if variable in os.environ]
     changed = [word for word in changed if not word.startswith(("DATASET=", "BASE_MODEL="))]
     words = ["env", f"DATASET={dataset}", *changed, "bash", os.path.relpath(ROOT / shell), *places, *flags]
-    program = {"run_finetune.sh": "python finetune.py", "run_distill.sh": "python distill.py"}[shell]
+    programs = {"run_finetune.sh": "finetune.py", "run_distill.sh": "distill.py", "run_openp5.sh": "train_openp5.py"}
+    program = f"python {programs[shell]}"
     return ScriptStep(name, tuple(map(str, words)), program, tuple(map(str, places)))
 
 
@@ -198,7 +199,8 @@ class Seed:
             if model.stage == "encoder":
                 yield from self.encoder(model)
             else:
-                yield from self.llm(model) if model.stage else ()
+                trains = {"": lambda _: (), "openp5": self.openp5}.get(model.stage, self.llm)
+                yield from trains(model)
                 yield self.evaluation(self.own / model.name)
         if kind := ANALYSES.get(EXPERIMENTS[experiment].kind):
             for model in (self.own / model.name for model in (models if kind == "quantise" else models[-1:])):
@@ -232,11 +234,7 @@ class Seed:
         embeddings = self.conventional / model.reads.replace("sasrec", "embeddings", 1)
         flags = ("--encoder", source, "--output_dir", embeddings)
         yield python(f"{embeddings.name}{self.mark}", "extract_emb.py", *flags, given=self.shares["embeddings"])
-        base_model = self.place.base_model or self.own / (f"backbone_w{model.width}" if model.width else "backbone")
-        if not self.place.base_model:
-            width = ["--hidden_size", model.width] if model.width else []
-            flags = ("--output_dir", base_model, "--seed", self.number, *self.shares["backbone"], *width)
-            yield python(f"{base_model.name}{self.mark}", "-m slmrec.llm.make_backbone", *flags)
+        base_model = yield from self.base_model(model.width)
         flags = ["--data", self.place.shared / "data", "--embeddings", embeddings, "--base_model", base_model]
         flags += ["--num_layers", model.layers, "--seed", self.number]
         flags += ["--guide", source] if model.reads != "sasrec" else []
@@ -248,6 +246,21 @@ class Seed:
         flags += [*self.shares[stage], *self.place.flags(model)]
         flags += teacher_cache(model, self.own, flags) if model.stage == "distill" else []
         yield script(f"{model.name}{self.mark}", self.place.dataset, shell, places, flags)
+
+    def base_model(self, width: int | None = None) -> Generator[Step, None, str | Path]:
+        """The named base model, or the random backbone, after the step that makes it."""
+        base_model = self.place.base_model or self.own / (f"backbone_w{width}" if width else "backbone")
+        if not self.place.base_model:
+            size = ["--hidden_size", width] if width else []
+            flags = ("--output_dir", base_model, "--seed", self.number, *self.shares["backbone"], *size)
+            yield python(f"{Path(base_model).name}{self.mark}", "-m slmrec.llm.make_backbone", *flags)
+        return base_model
+
+    def openp5(self, model: Model) -> Iterator[Step]:
+        """Open-P5, which reads no embeddings."""
+        flags = ["--data", self.place.shared / "data", "--base_model", (yield from self.base_model()), "--seed", self.number]
+        flags += [*self.shares["openp5"], *self.place.flags(model)]
+        yield script(f"{model.name}{self.mark}", self.place.dataset, "run_openp5.sh", [self.own / model.name], flags)
 
 
 def with_teacher(models: list[Model]) -> list[Model]:

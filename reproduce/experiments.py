@@ -23,7 +23,7 @@ class Model:
     Attributes:
         name: its directory below that of its seed.
         label: in tables and figures.
-        stage: which stage trains it: encoder, finetune, distill; "" for what another model's run leaves behind.
+        stage: which stage trains it: encoder, finetune, distill, openp5; "" for what another model's run leaves behind.
         layers: of its decoder; None for a conventional model.
         teacher: name of the model that a student learns from; "online" for one that is trained along.
         flags: of its stage, those that make it differ from the stage's defaults; $NAME is a variable of hyperparameters.sh.
@@ -166,6 +166,7 @@ KD_KINDS = [
 ]
 # Kind of experiment -> module that looks into its last model, or, of quantise, into each
 ANALYSES = {"depth-infer": "depth_infer", "layers": "layers", "quantise": "quantise"}
+OPENP5 = Model("openp5", "Open-P5", "openp5", paper="Open-P5", optional=True)
 TEXTS = {"text": "", "text_minilm": "--encoder minilm"}  # directory of text vectors -> flags of embed_titles.py
 TITLED = (
     "--start passing --user_length $TITLED_USER_LENGTH --item_dropout $TITLED_ITEM_DROPOUT --learning_rate $TITLED_LEARNING_RATE"
@@ -191,9 +192,9 @@ TITLES = [  # TF-IDF unless said
 
 
 def main_models(backbone: Backbone) -> list[Model]:
-    """Conventional models, E4SRec with all layers where those are more than the teacher's, and the paper's three."""
+    """Conventional models, Open-P5, E4SRec with all layers where those are more than the teacher's, and the paper's three."""
     encoders = [replace(model, optional=model.name != "sasrec") for model in ENCODERS]
-    return [*encoders, *(e4srec(depth) for depth in {backbone.layers} if depth > TEACHER), *BASE, FULL]
+    return [*encoders, OPENP5, *(e4srec(depth) for depth in {backbone.layers} if depth > TEACHER), *BASE, FULL]
 
 
 def teacher_sizes(backbone: Backbone) -> list[Model]:
@@ -224,9 +225,13 @@ EXPERIMENTS = {
     "main": Experiment(
         "Models compared",
         "Tables 2 and 3",
-        "every conventional model, E4SRec with all layers, 8 and 4, SLMRec_4<-8; mean ranks",
+        "every conventional model, Open-P5, E4SRec with all layers, 8 and 4, SLMRec_4<-8; mean ranks",
         models=main_models,
-        pairs=[*pairs("slmrec_4_8", "e4srec_4", "e4srec_8"), ("e4srec_8", "e4srec_4"), *against("sasrec", [FULL, e4srec(8)])],
+        pairs=[
+            *pairs("slmrec_4_8", "e4srec_4", "e4srec_8"),
+            ("e4srec_8", "e4srec_4"),
+            *against("sasrec", [FULL, e4srec(8), OPENP5]),
+        ],
         reference="sasrec",
         shows=("paper", "others", "rank"),
     ),

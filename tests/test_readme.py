@@ -73,7 +73,7 @@ def test_every_command_exists_and_takes_its_flags(command, monkeypatch):
     assert words[0] in ("python", "bash"), command
     script = words[2].replace(".", "/") if words[1] == "-m" else words[1]
     assert any((ROOT / path).is_file() for path in (script, f"{script}.py", f"{script}/__main__.py")), script
-    if script in ("run_pipeline.sh", "run_finetune.sh", "run_distill.sh"):  # the very check that they begin with
+    if script in ("run_pipeline.sh", "run_finetune.sh", "run_distill.sh", "run_openp5.sh"):  # the very check that they begin with
         monkeypatch.setattr(front_door, "require_files", lambda *_: None)
         front_door.main(words[1:])
     else:

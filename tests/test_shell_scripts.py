@@ -134,7 +134,7 @@ def test_directories_follow_the_layers(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("script", ["run_pipeline.sh", "run_finetune.sh", "run_distill.sh", "run_tests.sh"])
+@pytest.mark.parametrize("script", ["run_pipeline.sh", "run_finetune.sh", "run_distill.sh", "run_openp5.sh", "run_tests.sh"])
 def test_help_comes_before_any_environment(script, tmp_path):
     copy, plain = copy_of_scripts(tmp_path / "a copy"), plain_python(tmp_path / "bin")
     (tmp_path / "bin/sed").symlink_to(shutil.which("sed"))

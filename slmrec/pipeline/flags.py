@@ -18,6 +18,7 @@ from slmrec.encoders.arguments import EmbeddingArguments, EncoderArguments, Trai
 from slmrec.errors import InputError
 from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.llm.arguments import BackboneArguments, EllmArguments, EllmInputs
+from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
 from slmrec.text.arguments import TextArguments, TextUseArguments
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
 
@@ -69,6 +70,7 @@ SASREC = {"model": "sasrec", "data": "-", "text": "-", "pretrain_epochs": None} 
 EMBEDDINGS = {"encoder": "-", "data": None, "from_pickle": None, "first_item_row": 1} | OUTPUT
 FINETUNE = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
 DISTILL = (*FINETUNE[:2], DistillationArguments, *FINETUNE[2:])
+OPENP5 = (OpenP5Inputs, OpenP5Arguments, OpenP5TrainingArguments, OutputArguments)
 TEACHER = {"teacher": "-", "online": False, "teacher_layers": None}
 EVALUATE = {"model": "-", "split": "test", "data": None, "full_ranking": True} | OUTPUT
 STAGES = {
@@ -83,6 +85,7 @@ STAGES = {
     "student": StageFlags("python distill.py", DISTILL, LLM_WIRED | TEACHER, {"num_layers": 4}),
     "evaluate": StageFlags("python evaluate.py", (EvaluationArguments,), EVALUATE),
 }
+OPENP5_STAGE = StageFlags("python train_openp5.py", OPENP5, {"data": "-", "base_model": "-"} | OUTPUT)  # of run_tables.sh
 LLM = ("teacher", "baseline", "student")
 EVERYWHERE = (
     *("seed", "device", "precision", "protocol", "max_length", "num_candidates", "candidates_seed", "report_to", "models_dir"),

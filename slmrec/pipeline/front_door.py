@@ -1,4 +1,4 @@
-"""What run_pipeline.sh, run_finetune.sh and run_distill.sh ask before anything else: are these flags right, and whose are they?
+"""What run_pipeline.sh and the scripts of single stages ask before anything else: are these flags right, and whose are they?
 
     python -m slmrec.pipeline.front_door run_pipeline.sh mine --reviews reviews.json.gz --sasrec.dropout 0.2
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from slmrec.command_line import flags_of, grouped, help_sections, help_text, parse_arguments
 from slmrec.data.input_files import input_files
 from slmrec.errors import InputError
-from slmrec.pipeline.flags import DISTILL, FINETUNE, LLM, RULE, STAGES, share_flags, share_lines
+from slmrec.pipeline.flags import DISTILL, FINETUNE, LLM, OPENP5, RULE, STAGES, share_flags, share_lines
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = "bash run_pipeline.sh"
@@ -53,8 +53,11 @@ class PipelineArguments:
 
 def main(argv: list[str] | None = None) -> None:
     script, *argv = sys.argv[1:] if argv is None else argv
-    answer = {"run_pipeline.sh": pipeline, "run_finetune.sh": finetune, "run_distill.sh": distill}[script](argv)
-    print("\n".join(answer))
+    scripts = {"run_pipeline.sh": pipeline, "run_finetune.sh": finetune, "run_distill.sh": distill, "run_openp5.sh": openp5}
+    print("\n".join(scripts[script](argv)))
+
+
+OWN_PREFIX = "OPENP5_"  # of the variables in hyperparameters.sh that are Open-P5's alone
 
 
 def wants_help(argv: list[str]) -> bool:
@@ -190,17 +193,19 @@ def require_files(own: PipelineArguments, shares: dict[str, list[str]]) -> None:
             raise InputError(f"{path}: no such file")
 
 
-def print_shares(shares: dict[str, list[str]]) -> None:
+def print_shares(shares: dict[str, list[str]], prefix: str = "") -> None:
     """On stderr, before anything runs: which stage gets which of the flags, and what the environment overrides."""
-    for line in [*share_lines(shares), *overridden()]:
+    for line in [*share_lines(shares), *overridden(prefix)]:
         print(line, file=sys.stderr)
 
 
-def overridden() -> list[str]:
-    """One line about the variables of hyperparameters.sh that the environment has; none where there are none."""
+def overridden(prefix: str = "") -> list[str]:
+    """One line about the variables of hyperparameters.sh that the environment has, those of Open-P5 (`prefix`) or the
+    others; none where there are none."""
     script = (ROOT / "hyperparameters.sh").read_text(encoding="utf-8")
     names = dict.fromkeys(re.findall(r"\b([A-Z][A-Z0-9_]+)=", script))
     given = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
+    given = [word for word in given if word.startswith(OWN_PREFIX) == bool(prefix) or word.startswith("BASE_MODEL=")]
     return [f"from the environment: {' '.join(given)}"] if given else []
 
 
@@ -226,7 +231,7 @@ def script_head(script: str) -> str:
     return "\n".join(line.removeprefix("#").removeprefix(" ") for line in head)
 
 
-# -- run_finetune.sh and run_distill.sh -----------------------------------------------------------------------------------------
+# -- run_finetune.sh, run_distill.sh and run_openp5.sh --------------------------------------------------------------------------
 
 
 BY_DATASET = {  # and the first words of the command are the output directory and, of a student, the teacher
@@ -249,7 +254,12 @@ def distill(argv: list[str]) -> list[str]:
     return single("run_distill.sh", ["TEACHER", "OUTPUT_DIR"], argv, DISTILL, wired)
 
 
-def single(script: str, places: list[str], argv: list[str], kinds: tuple[type, ...], wired: dict) -> list[str]:
+def openp5(argv: list[str]) -> list[str]:
+    """Shell code that sets OUTPUT_DIR, and BASE_MODEL where it is given."""
+    return single("run_openp5.sh", ["OUTPUT_DIR"], argv, OPENP5, {}, OWN_PREFIX)
+
+
+def single(script: str, places: list[str], argv: list[str], kinds: tuple[type, ...], wired: dict, prefix: str = "") -> list[str]:
     """Check the flags of one stage's script, whose first words are directories and whose values come from hyperparameters.sh."""
     command = f"[DATASET=NAME] bash {script} {' '.join(places)}"
     if wants_help(argv):
@@ -257,7 +267,7 @@ def single(script: str, places: list[str], argv: list[str], kinds: tuple[type, .
     if len(argv) < len(places) or any(not word or word.startswith("-") for word in argv[: len(places)]):
         raise InputError(f"usage: {command} [flags] (bash {script} -h lists them)")
     flags = argv[len(places) :]
-    print_shares({})
+    print_shares({}, prefix)
     parse_arguments(kinds, flags, command=f"bash {script}", **BY_DATASET | {"output_dir": "-"} | wired)
     base_model = dict(grouped(flags)).get("base_model")
     code = [assigned(name, value) for name, value in zip(places, argv, strict=False)]

@@ -16,11 +16,11 @@ from typing import TypeVar
 from slmrec.command_line import grouped, parse_arguments
 from slmrec.errors import InputError
 from slmrec.llm.arguments import BackboneArguments, EllmArguments
-from slmrec.pipeline.flags import STAGES
+from slmrec.pipeline.flags import OPENP5_STAGE, STAGES
 
 Arguments = TypeVar("Arguments", EllmArguments, BackboneArguments)
 
-KINDS = {described.command: described.kinds for described in STAGES.values()}
+KINDS = {described.command: described.kinds for described in (*STAGES.values(), OPENP5_STAGE)}
 FINETUNE, DISTILL, BACKBONE = "python finetune.py", "python distill.py", "python -m slmrec.llm.make_backbone"
 
 

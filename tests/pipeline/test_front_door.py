@@ -167,6 +167,7 @@ def test_data_that_are_there_stay_unless_reviews_are_given(capsys, tmp_path):
     [
         (["run_finetune.sh", "out put", "--num_layers", "4"], {"OUTPUT_DIR": "out put"}),
         (["run_finetune.sh", "out", "--base_model=b", "--data", "d"], {"OUTPUT_DIR": "out", "BASE_MODEL": "b"}),
+        (["run_openp5.sh", "out", "--base_model", "b", "--indexing", "random"], {"OUTPUT_DIR": "out", "BASE_MODEL": "b"}),
         (["run_distill.sh", "t", "out", "--lambda_ms", "0"], {"TEACHER": "t", "OUTPUT_DIR": "out"}),
         (["run_distill.sh", "online", "out", "--teacher_layers", "8"], {"TEACHER": "online", "OUTPUT_DIR": "out"}),
     ],
@@ -192,6 +193,9 @@ DISTILL = "usage: [DATASET=NAME] bash run_distill.sh TEACHER OUTPUT_DIR [flags] 
         (["run_distill.sh", "teacher"], DISTILL),
         (["run_distill.sh", "teacher", "--seed", "1"], DISTILL),
         (["run_finetune.sh", "out", "--num_layrs", "4"], "unknown flag --num_layrs: did you mean --num_layers?"),
+        (["run_openp5.sh"], "usage: [DATASET=NAME] bash run_openp5.sh OUTPUT_DIR [flags] (bash run_openp5.sh -h lists them)"),
+        (["run_openp5.sh", "out", "--clusters", "5"], "--clusters and --cluster_size are only for --indexing collaborative"),
+        (["run_openp5.sh", "out", "--sample_share", "0"], "--sample_share 0.0: must be above 0 and at most 1"),
         (["run_finetune.sh", "out", "--zzz"], "unknown flag --zzz: bash run_finetune.sh -h lists all there are"),
         (["run_finetune.sh", "out", "--learning_rate", "0"], "--learning_rate 0.0: must be above 0"),
         (

@@ -63,6 +63,7 @@ def test_every_model_of_the_table_is_made_once_and_evaluated_after_its_teacher(e
         output = f"runs/mine/{model.name}"
         (evaluation,) = starting(lines, f"evaluate.py --model {output} ")
         made_by = {"encoder": f"--output_dir {output} ", "finetune": f"run_finetune.sh {output} ", "distill": f" {output} --data"}
+        made_by["openp5"] = f"run_openp5.sh {output} "
         if model.stage:
             (training,) = starting(lines, made_by[model.stage])
             flags = re.sub(r"\$\w+", r"\\S+", model.flags)  # variables of hyperparameters.sh

@@ -1,0 +1,134 @@
+"""train_openp5.py on tiny inputs: it learns by heart what has a rule, goes on after a kill, and is used like any model."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import evaluate
+import export
+import recommend
+import train_openp5
+from slmrec.artifacts import Stage, write_json
+from slmrec.data.dataset import load_dataset
+from slmrec.errors import InputError
+from slmrec.llm import make_backbone
+from slmrec.open_model import load_recommender
+from slmrec.openp5 import stage as openp5_stage
+from slmrec.openp5.item_index import build_index, load_index
+from slmrec.tensors import read_tensors
+
+RING = 12
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """A data directory of 12 items in a ring, each user starting elsewhere: after item n always comes n + 1."""
+    directory = tmp_path_factory.mktemp("ring") / "data"
+    items = np.concatenate([(start + np.arange(7)) % RING + 1 for start in range(RING)]).astype(np.int32)
+    with Stage("data", directory, {}, {}, item_map="ring") as stage:
+        np.savez(stage.path / "sequences.npz", items=items, offsets=np.arange(RING + 1) * 7)
+        titles = pl.DataFrame({"source_id": [f"i{n}" for n in range(1, RING + 1)], "title": [""] * RING})
+        titles.with_row_index("id", 1).write_csv(stage.path / "items.csv")
+        pl.DataFrame({"source_id": [f"u{n}" for n in range(RING)]}).with_row_index("id").write_csv(stage.path / "users.csv")
+        write_json(stage.path / "stats.json", {"users": RING, "items": RING, "interactions": len(items)})
+    return directory
+
+
+@pytest.fixture
+def flags(ring, tiny_backbone):
+    """flags(**changes): a command line of train_openp5.py."""
+
+    def listed(**changes):
+        chosen = {"data": ring, "base_model": tiny_backbone, "num_layers": 2, "learning_rate": 0.01, "warmup_steps": 2}
+        chosen |= {"per_device_train_batch_size": 48, "gradient_accumulation_steps": 1, "num_candidates": 9, "device": "cpu"}
+        chosen |= {"softmax": "ids", "max_length": 3, "report_to": "none"} | changes
+        return [str(word) for name, value in chosen.items() for word in (f"--{name}", value)]
+
+    return listed
+
+
+def test_it_learns_a_ring_by_heart_and_is_used_like_any_model(flags, tmp_path, capsys):
+    model, backbone = tmp_path / "openp5", tmp_path / "backbone"
+    make_backbone.main(f"--output_dir {backbone} --hidden_size 64 --num_layers 1 --num_heads 2 --initializer_range 0.1".split())
+    ids = {"indexing": "collaborative", "clusters": 3, "cluster_size": 4, "max_length": 1}
+    how = {"base_model": backbone, "num_layers": 1, "learning_rate": 0.005, "per_device_train_batch_size": 24}
+    train_openp5.main(
+        flags(output_dir=model, max_steps=90, save_steps=45, lr_scheduler_type="constant_with_warmup", **how, **ids)
+    )
+    evaluate.main(["--model", str(model), "--full_ranking", "--device", "cpu"])
+    metrics = json.loads((model / "evaluation-test/metrics.json").read_text())["test"]
+    assert metrics["sampled"]["HR@1"] == metrics["full"]["HR@1"] == 1.0
+    capsys.readouterr()
+    recommend.main(["--model", str(model), "--history", "i4,i5", "--k", "1", "--device", "cpu"])
+    assert "i6" in capsys.readouterr().out.splitlines()[1]
+    with pytest.raises(InputError, match="no vector of any item"):
+        load_recommender(model).item_matrix()
+    with pytest.raises(InputError, match="'openp5'"):
+        export.main(["--model", str(model), "--output_dir", str(tmp_path / "exported")])
+
+
+@pytest.mark.parametrize("indexing", ["sequential", "collaborative"])
+def test_what_is_saved_is_what_was_trained(indexing, flags, tmp_path, ring):
+    """The id tokens' vectors are read back, never drawn again; a checkpoint-N is a model too."""
+    model = tmp_path / "openp5"
+    train_openp5.main(flags(output_dir=model, max_steps=4, save_steps=2, train_strategy="lora", indexing=indexing))
+    assert load_index(model).ids == build_index(load_dataset(ring), indexing, 0, 20, 100).ids
+    loaded = load_recommender(model)
+    assert torch.equal(loaded.id_vectors, read_tensors(model / "id_tokens.safetensors")["id_vectors"])
+    step = json.loads((model / "metrics.json").read_text())["best_step"]
+    checkpoint = load_recommender(model / f"checkpoint-{step}")
+    batch = {"history": torch.tensor([3, 4]), "lengths": torch.tensor([2]), "users": torch.tensor([0])}
+    with torch.inference_mode():
+        assert torch.equal(loaded.encode(batch), checkpoint.encode(batch))
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(flags, tmp_path, monkeypatch):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    how = {"max_steps": 6, "save_steps": 2, "per_device_train_batch_size": 12, "sample_share": 0.6}
+    train_openp5.main(flags(output_dir=whole, **how))
+
+    class Killed(BaseException):
+        pass
+
+    evaluations = []
+
+    def evaluate_or_die(trainer, *args, **kwargs):
+        evaluations.append(trainer.state.global_step)
+        if trainer.state.global_step == 4:
+            raise Killed
+        return type(trainer).__mro__[1].evaluate(trainer, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(openp5_stage.OpenP5Trainer, "evaluate", evaluate_or_die, raising=False)
+        with pytest.raises(Killed):
+            train_openp5.main(flags(output_dir=killed, **how))
+    assert (tmp_path / "killed.partial/checkpoint-2").is_dir()
+    train_openp5.main(flags(output_dir=killed, **how))
+    first, second = (read_tensors(place / "checkpoint-6/id_tokens.safetensors")["id_vectors"] for place in (whole, killed))
+    assert torch.equal(first, second)
+
+
+def test_another_item_index_is_refused(flags, tmp_path, reseal):
+    model = tmp_path / "openp5"
+    train_openp5.main(flags(output_dir=model, max_steps=2, save_steps=2))
+    shutil.copy(model / "item_index.csv", tmp_path)
+    table = (model / "item_index.csv").read_text().replace("1 0 0 1", "z9")
+    (model / "item_index.csv").write_text(table)
+    reseal(model)
+    with pytest.raises(InputError, match="its item index is not the one"):
+        load_recommender(model)
+
+
+def test_refusals(flags, tmp_path):
+    for changes, message in (
+        ({"num_layers": 9}, "--num_layers 9: .* has 4 layers"),
+        ({"train_strategy": "lora", "lora_target_modules": "qq"}, "--lora_target_modules qq: no layer has this name"),
+        ({"base_model": tmp_path}, "has no config.json"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_openp5.main(flags(output_dir=tmp_path / "never", **changes))
+    assert not (tmp_path / "never").exists() and not (tmp_path / "never.partial").exists()
