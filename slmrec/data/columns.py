@@ -21,6 +21,7 @@ META_KNOWN = {
     "category": ("category", "categories", "genres"),
     "brand": ("brand", "store"),
 }
+FLAG, META_FLAG = "--{}_column", "--meta_{}_column"
 SHOWN_NAMES = 160  # characters of a list of columns in a message
 
 
@@ -33,8 +34,24 @@ class Columns:
     rating: str | None
     time: str | None
 
+    def __post_init__(self):
+        """Raises InputError for a source without users or items, or with one column for two purposes."""
+        for role in ("user", "item"):
+            if getattr(self, role) is None:
+                raise InputError(f"--{role}_column none: every source has a column of {role}s")
+        refuse_twice({role: name for role, name in vars(self).items() if name}, FLAG)
+
     def __str__(self) -> str:
         return ", ".join(f"{role} = {name}" if name else f"no {role}" for role, name in vars(self).items())
+
+
+def refuse_twice(columns: Mapping[str, str], flag: str) -> None:
+    """Raises InputError where two of the columns, by role, are one; `flag` has a place for a role."""
+    purposes: dict[str, str] = {}
+    for role, name in columns.items():
+        if name in purposes:
+            raise InputError(f"{flag.format(role)} {name}: this column has the {purposes[name]} already")
+        purposes[name] = role
 
 
 def letters(name: str) -> str:
@@ -78,7 +95,4 @@ def find_columns(path: str, names: Sequence[str], flags: Mapping[str, str | None
                 f"--{role}_column names it{without}"
             )
         found[role] = named(path, [*names, *rare], name) if name and name != NONE else None
-    for role in ("user", "item"):
-        if found[role] is None:
-            raise InputError(f"--{role}_column none: every source has a {role}")
     return Columns(**found)

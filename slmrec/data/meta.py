@@ -11,7 +11,7 @@ import polars as pl
 
 from slmrec.data.amazon import refuse_other_json, sample_records
 from slmrec.data.attributes import ItemAttributes, number_attributes
-from slmrec.data.columns import META_KNOWN, guess, listed
+from slmrec.data.columns import META_FLAG, META_KNOWN, NONE, guess, listed, refuse_twice
 from slmrec.data.compressed import read_head
 from slmrec.data.json_values import Number, is_text, read_object
 from slmrec.data.jsonlines import Field, JsonLines
@@ -71,8 +71,11 @@ def known_items(found: FoundItems, items: pl.Series, path: str) -> Meta:
     titles = first_known(frame.filter(pl.col("title") != ""), items, "title").fill_null("")
     attributes = first_known(frame.filter(pl.col("attributes").list.len() > 0), items, "attributes")
     matched = frame["item"].n_unique()
+    titles = tidy(titles)
+    titled = int((titles != "").sum())
     said = f"{Path(path).name}: {found.names}; {matched:,} of {len(items):,} items"
-    return Meta(tidy(titles), number_attributes(name_pairs(attributes), len(items)), matched, said)
+    said += f", {titled:,} with a title" if titled < matched else ""
+    return Meta(titles, number_attributes(name_pairs(attributes), len(items)), matched, said)
 
 
 def first_known(frame: pl.DataFrame, items: pl.Series, name: str) -> pl.Series:
@@ -108,7 +111,11 @@ def json_meta(path: str, head: bytes, items: pl.Series, columns: MetaColumns, ma
     item = columns.item or guess(names, META_KNOWN["item"]) or ("asin" if not names else None)
     if item is None:
         raise InputError(f"{path}: no field is called like an item (its fields: {listed(names)}); --meta_item_column names it")
-    fields = {"item": Field(item, "id")} | {role: Field(name, "any") for role, name in text_fields(names, columns).items()}
+    texts = text_fields(names, columns)
+    refuse_twice(
+        {"item": item, "title": texts["title"]} | ({"category": columns.category} if columns.category else {}), META_FLAG
+    )
+    fields = {"item": Field(item, "id")} | {role: Field(name, "any") for role, name in texts.items()}
     lines, wanted, rows = JsonLines(path, fields, encoding, literals), set(items), []
     for block, _ in lines:
         for row in block:
@@ -118,15 +125,31 @@ def json_meta(path: str, head: bytes, items: pl.Series, columns: MetaColumns, ma
     lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no item")
-    return FoundItems(pl.DataFrame(rows, schema=SCHEMA, orient="row"), f"item = {item}, title = {fields['title'].name}")
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    require_named_fields(path, columns, frame)
+    return FoundItems(frame, f"item = {item}, title = {fields['title'].name}")
+
+
+def require_named_fields(path: str, columns: MetaColumns, frame: pl.DataFrame) -> None:
+    """Raises InputError for a field that a flag names and that gave no item anything."""
+    empty = {"title": (frame["title"].fill_null("") == "").all(), "category": (frame["attributes"].list.len() == 0).all()}
+    for role, what in (("title", "text"), ("category", "list of names")):
+        name = getattr(columns, role)
+        if name not in (None, NONE) and frame.height and empty[role]:
+            raise InputError(f"{path}: --meta_{role}_column {name}: no {what} stands there")
 
 
 def text_fields(names: list[str], columns: MetaColumns) -> dict[str, str]:
-    """The fields with title, brand and categories, by what they are called here (categories: names0, names1, ...)."""
-    found = {role: guess(names, META_KNOWN[role]) or role for role in ("title", "brand")}
-    found["title"] = columns.title or found["title"]
+    """The fields with title, brand and categories, by what they are called here (categories: names0, names1, ...).
+
+    What a flag names is nothing else as well.
+    """
     categories = [columns.category] if columns.category else CATEGORIES
-    return found | {f"names{number}": name for number, name in enumerate(categories)}
+    guessed = {"title": guess(names, META_KNOWN["title"]) or "title", "brand": guess(names, META_KNOWN["brand"]) or "brand"}
+    guessed |= {f"names{number}": name for number, name in enumerate(categories)}
+    flagged = {role: name for role, name in (("title", columns.title), ("names0", columns.category)) if name}
+    taken = flagged.values()
+    return {role: flagged.get(role, name) for role, name in guessed.items() if role in ("title", *flagged) or name not in taken}
 
 
 def is_one_object(head: bytes, records: list[dict]) -> bool:
@@ -146,13 +169,14 @@ def object_meta(path: str, columns: MetaColumns, encoding: str) -> FoundItems:
         for key, value in content.items()
     ]
     frame = pl.DataFrame([row for row in rows if is_text(row[0])], schema=SCHEMA, orient="row")
+    require_named_fields(path, columns, frame)
     return FoundItems(frame, f"one JSON object by item, title = {fields['title']}")
 
 
 def title_and_names(values: dict) -> tuple[str | None, list[str]]:
     """The title and the attributes of an item with title, brand and names0, names1, ..."""
     names = [name for role, value in values.items() if role.startswith("names") for name in category_names(value)]
-    brand = as_text(values["brand"])
+    brand = as_text(values.get("brand"))
     return as_text(values["title"]), names + ([brand] if brand else [])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from slmrec.data.columns import META_KNOWN, NONE, guess, listed, named
+from slmrec.data.columns import META_FLAG, META_KNOWN, NONE, guess, listed, named, refuse_twice
 from slmrec.data.delimited import read_columns
 from slmrec.data.frames import PARQUET, parquet_parts
 from slmrec.data.layout import Layout, find_layout
@@ -24,6 +24,13 @@ class MetaColumns:
     item: str | None = None
     title: str | None = None
     category: str | None = None
+
+    def __post_init__(self):
+        """Raises InputError where what a meta file is for shall not be there, or one column is for two purposes."""
+        for role in ("item", "title"):
+            if getattr(self, role) == NONE:
+                raise InputError(f"--meta_{role}_column none: without a column of {role}s a meta file says nothing")
+        refuse_twice({role: name for role, name in vars(self).items() if name}, META_FLAG)
 
 
 @dataclass

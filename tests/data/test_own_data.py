@@ -299,3 +299,64 @@ def test_what_tells_two_frames_or_two_item_lists_apart():
     rows = [("u", item) for item in ("a\nb", "c")], [("u", item) for item in ("a", "b\nc")], [("u", "a"), ("u", "b"), ("u", "c")]
     maps = {NumberedSequences(None, None, None, None, pl.Series([item for _, item in some]), None).item_map() for some in rows}
     assert len(maps) == 3
+
+
+REVIEWS = "".join(json.dumps({"user": u, "item": i, "rating": r, "time": t}) + "\n" for u, i, r, t in ROWS)
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--user_column", "item"], "--item_column item: this column has the user already"),
+        (["--time_column", "user"], "--time_column user: this column has the user already"),
+        (["--rating_column", "time"], "--time_column time: this column has the rating already"),
+        (["--item_column", "none"], "--item_column none: every source has a column of items"),
+    ],
+)
+def test_a_column_has_one_purpose(run, tmp_path, kind, flags, message):
+    (tmp_path / f"r.{kind}").write_text(REVIEWS if kind == "json" else table(",", "user,item,rating,time", ROWS))
+    assert message in run(tmp_path / f"r.{kind}", flags=flags)
+
+
+@pytest.mark.parametrize("kind", ["json", "object", "csv"])
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--meta_title_column", "absent"], "absent"),
+        (["--meta_category_column", "absent"], "absent"),
+        (["--meta_title_column", "none"], "--meta_title_column none: without a column of titles a meta file says nothing"),
+        (
+            ["--meta_title_column", "brand", "--meta_category_column", "brand"],
+            "--meta_category_column brand: this column has the",
+        ),
+        (["--meta_title_column", "brand"], None),
+    ],
+)
+def test_columns_of_meta_that_a_flag_names(run, tmp_path, kind, flags, message):
+    """What a flag names and nothing holds is refused, and not only where the file has a header."""
+    (tmp_path / "r.csv").write_text(table(",", "user,item,rating,time", ROWS))
+    items = list(dict.fromkeys(item for _, item, _, _ in ROWS))
+    records = [{"asin": item, "title": f"title of {item}", "brand": "b", "category": ["x", "y"]} for item in items]
+    meta = tmp_path / "meta"
+    if kind == "json":
+        meta.write_text("".join(json.dumps(record) + "\n" for record in records))
+    elif kind == "object":
+        meta.write_text(json.dumps({record["asin"]: record for record in records}))
+    else:
+        meta.write_text(table(",", "asin,title,brand,category", [(*list(record.values())[:3], "x") for record in records]))
+    answer = run(tmp_path / "r.csv", flags=["--meta", str(meta), *flags])
+    if message:
+        assert message in answer and answer.count("\n") == 1
+    else:
+        assert answer == SEQUENCES and pl.read_csv(tmp_path / "out" / "items.csv")["title"].unique().to_list() == ["b"]
+
+
+def test_how_many_items_have_a_title_is_said_where_not_all_have_one(run, tmp_path):
+    (tmp_path / "r.csv").write_text(table(",", "user,item,rating,time", ROWS))
+    items = list(dict.fromkeys(item for _, item, _, _ in ROWS))
+    (tmp_path / "meta").write_text(
+        "".join(json.dumps({"asin": item, "title": "t" * (item == items[0])}) + "\n" for item in items)
+    )
+    run(tmp_path / "r.csv", flags=["--meta", str(tmp_path / "meta")])
+    assert f"; {len(items)} of {len(items)} items, 1 with a title\n" in run.said
