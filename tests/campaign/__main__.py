@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> Tally:
     parser.add_argument("--stages", nargs="*", help="these alone")
     parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS), help="these alone")
     parser.add_argument("--log", type=Path, help="a line for each part of each stage; what stands in it is not tried again")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    parser.add_argument("--write", action="store_true", help="write the table of a whole campaign into docs/reliability.md")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     artifacts.git_state = artifacts.library_versions = dict  # slow, and no part of what is tried
@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> Tally:
         shutil.rmtree(root, ignore_errors=True)
     print(tally.table())
     print(f"{len(tally.faults)} faults in {(time.monotonic() - started) / 60:.0f} minutes")
-    if arguments.write:
+    whole = arguments.share >= 1 and not arguments.stages and set(arguments.parts) == set(PARTS)
+    if arguments.write and whole:
         write_table(tally, arguments)
     return tally
 
