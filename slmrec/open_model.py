@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,8 +37,23 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
     else:
         from slmrec.llm.model_directory import load_ellmrec
 
-        model = load_ellmrec(directory)
+        with without_bars():
+            model = load_ellmrec(directory)
     return model.to(device).eval()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Transformers shows a bar for each folder of weights that it opens, which in a notebook stays there."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def data_directory(directory: str | Path) -> Path:
