@@ -33,6 +33,7 @@ from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
 from slmrec.llm.start import start_from_teacher
+from slmrec.processes import launched
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
@@ -83,6 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     inputs, student, distillation, guide, training, update, output = parsed
     if update.update_from and (distillation.online or distillation.teacher_cache):
         raise InputError("--update_from goes with --teacher alone: an updated one (finetune.py), without --teacher_cache")
+    if launched(__file__, training.launch, argv):
+        return
     student.base_model = local_base_model(student.base_model, student.models_dir)
     check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)

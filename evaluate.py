@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slmrec import processes
 from slmrec.artifacts import Stage, require_same_item_map, stage_directory, stage_input
 from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import SequenceDataset, load_dataset
@@ -18,12 +19,15 @@ from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
 from slmrec.open_model import MODEL_STAGES, data_directory, load_recommender
+from slmrec.processes import launched
 from slmrec.progress import in_pipeline
 from slmrec.runtime import pick_device, run_main
 
 
 def main(arguments: list[str] | None = None) -> None:
     (args,) = parse_arguments(EvaluationArguments, arguments, description=__doc__)
+    if launched(__file__, args.launch, arguments):
+        return
     device = pick_device(args.device)
     data = args.data or data_directory(args.model)
     require_same_item_map(stage_directory(args.model), data)
@@ -43,11 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
             batch_size=args.eval_batch_size,
             device=device,
         )
-        np.savez_compressed(stage.path / "ranks.npz", users=np.arange(dataset.num_users), **evaluation.ranks)
+        if processes.first():
+            np.savez_compressed(stage.path / "ranks.npz", users=np.arange(dataset.num_users), **evaluation.ranks)
         stage.metrics = {args.split: evaluation.metrics}
         found = [f"{100 * metrics['MRR']:.2f} among {rivals(metrics)}" for metrics in evaluation.metrics.values()]
         stage.result, stage.count = f"{args.split} MRR {', '.join(found)}", f"{dataset.num_users} users"
-    if not in_pipeline():  # which shows all models in one table at its end
+    if not in_pipeline() and processes.first():  # the pipeline shows all models in one table at its end
         print_table(args, dataset, evaluation, stage.output_dir)
 
 

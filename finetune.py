@@ -19,6 +19,7 @@ from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.llm.model_directory import go_on_from, new_recommender
+from slmrec.processes import launched
 from slmrec.runtime import run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
@@ -29,6 +30,8 @@ from slmrec.training.update import describe_update
 def main(argv: list[str] | None = None) -> None:
     kinds = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
     inputs, model_arguments, guide, training, update, output = parse_arguments(kinds, argv, description=__doc__)
+    if launched(__file__, training.launch, argv):
+        return
     model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
     check_guide(guide, model_arguments, inputs)
     if model_arguments.start == "teacher":

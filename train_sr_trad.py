@@ -7,6 +7,7 @@ python train_sr_trad.py --update_from runs/beauty/sasrec --data runs/beauty/newe
 
 from __future__ import annotations
 
+from slmrec import processes
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, stage_input
 from slmrec.catalogue import save_catalogue
@@ -21,6 +22,7 @@ from slmrec.encoders.registry import (
     training_arguments,
     with_defaults,
 )
+from slmrec.processes import launched
 from slmrec.runtime import peak_memory_mib, pick_device, run_main, seed_everything
 from slmrec.text.arguments import TextUseArguments
 from slmrec.training.arguments import UpdateArguments
@@ -32,6 +34,8 @@ from slmrec.training.update import describe_update, going_on, start_from_encoder
 def main(arguments: list[str] | None = None) -> None:
     kinds = (architecture_arguments(), training_arguments(), TextUseArguments, UpdateArguments, OutputArguments)
     encoder, training, text_use, update, output = parse_arguments(kinds, arguments, description=__doc__)
+    if launched(__file__, training.launch, arguments):
+        return
     chosen = registered(encoder.model)
     architecture = with_defaults(encoder.model, chosen.architecture_defaults(), encoder.architecture())
     trained = with_defaults(encoder.model, chosen.training_defaults, training.settings())
@@ -69,8 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
         users = update_rows(dataset, update, settings.seed)
         history = train_encoder(model, dataset, settings, stage.path, device, training.report_to, users)
         from_text = finish_model(model, text, SplitRows(dataset, "train", model.max_length, settings.targets))
-        save_encoder(model, stage.path)
-        save_catalogue(training.data, stage.path)
+        if processes.first():
+            save_encoder(model, stage.path)
+            save_catalogue(training.data, stage.path)
         best = max((entry for entry in history if "valid_MRR" in entry), key=lambda entry: entry["valid_MRR"])
         stage.metrics = {
             "best_epoch": best["epoch"],

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from slmrec import progress
+from slmrec import processes, progress
 from slmrec.errors import InputError, place
 from slmrec.files import (  # noqa: F401  (the names that stages use, in one place)
     file_sha256,
@@ -67,7 +67,7 @@ class Stage:
     once everything else is whole; directories of checkpoints stay, for a longer run to start from.
 
     Unless it is up to date, a stage holds the lock of its directory from here to the end of the `with`: a second process
-    waits, and then finds the first one's result.
+    waits, and then finds the first one's result. Of several processes of one run the first does all this, the others follow.
     """
 
     def __init__(self, name, output_dir, config, inputs, *, overwrite=False, resumable=False, item_map=None, seed=None):
@@ -84,8 +84,7 @@ class Stage:
         self._changes: list[tuple] = []  # from the run that is there to this one
         self._refuse_own_inputs()
         self._lock = DirectoryLock(self.output_dir)
-        nothing_left_over = not os.path.lexists(self._replaced)
-        self.up_to_date = (nothing_left_over and self._finished_before()) or self._locked_and_finished()
+        self.up_to_date = processes.same(processes.first() and self._is_up_to_date())
         if self.up_to_date:
             progress.say(f"{progress.head()}up to date")
 
@@ -102,6 +101,10 @@ class Stage:
             places = (self.output_dir.resolve(), self.path.resolve())
             if source and any(Path(source).resolve().is_relative_to(place) for place in places):
                 raise InputError(f"{self.output_dir}: writing this stage here would replace its own input {source}")
+
+    def _is_up_to_date(self) -> bool:
+        nothing_left_over = not os.path.lexists(self._replaced)
+        return (nothing_left_over and self._finished_before()) or self._locked_and_finished()
 
     def _locked_and_finished(self) -> bool:
         """Take the lock, and look again at what another process, alive or killed, has left."""
@@ -170,6 +173,13 @@ class Stage:
 
     def __enter__(self) -> Self:
         self._started = time.time()
+        if processes.first():
+            self._begin()
+        self.resumed = processes.same(self.resumed)
+        return self
+
+    def _begin(self) -> None:
+        """Make the directory, with what an unfinished run of this stage left in it."""
         if self.up_to_date:  # made again all the same
             self._lock.acquire()
         try:
@@ -184,7 +194,6 @@ class Stage:
         except BaseException:
             self._lock.release()
             raise
-        return self
 
     def _say_what_changed(self) -> None:
         """One line about a run that this one replaces."""
@@ -201,6 +210,12 @@ class Stage:
                 remove(path)
 
     def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            processes.wait()  # until nobody reads the unfinished directory any more
+        if processes.first():
+            self._end(kind, error)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -208,7 +223,7 @@ class Stage:
             self._give_up(failure)
             raise
         else:
-            if kind is not None:
+            if error is not None:
                 self._give_up(error)
         finally:
             self._lock.release()

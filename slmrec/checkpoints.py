@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from slmrec import processes
 from slmrec.artifacts import first_difference, json_sha256, read_json
 from slmrec.errors import InputError
 from slmrec.files import file_sha256, synchronise, write_json
@@ -30,12 +31,23 @@ NEEDED = {TRAINER_STATE, "optimizer.pt", "scheduler.pt"}  # without these a run 
 def new_checkpoint(directory: Path, step: int, description: dict) -> Iterator[Path]:
     """Gives a directory to write `checkpoint-<step>` of `directory` into; it has that name once the body ends without an error.
 
-    `description` (JSON values) is kept in its list.
+    `description` (JSON values) is kept in its list. Several processes may write into it, at the same time.
     """
     growing, name = directory / WRITING, f"checkpoint-{step}"
-    shutil.rmtree(growing, ignore_errors=True)
-    growing.mkdir()
+    if processes.first():
+        shutil.rmtree(growing, ignore_errors=True)
+        growing.mkdir()
+    processes.wait()
     yield growing
+    processes.wait()
+    if processes.first():
+        _complete(directory, name, description)
+    processes.wait()
+
+
+def _complete(directory: Path, name: str, description: dict) -> None:
+    """List what was written, and give it its name."""
+    growing = directory / WRITING
     files = [path for path in sorted((growing / name).rglob("*")) if path.is_file()]
     for path in (*files, *(path.parent for path in files)):
         synchronise(path)

@@ -8,17 +8,20 @@ import random
 import re
 import resource
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from slmrec import processes
 from slmrec.checks import device_name
 from slmrec.errors import InputError, tell
 from slmrec.progress import LogLines, clear_line
 
 STATUS = Path("/proc/self/status")
+FIRST_SPEAKS = 3.0  # seconds that the other processes leave it to say what they have in common, before they are ended
 
 
 def run_main(main: Callable[[list[str] | None], None]) -> None:
@@ -30,6 +33,8 @@ def run_main(main: Callable[[list[str] | None], None]) -> None:
         main(None)
     except (Exception, KeyboardInterrupt) as error:
         clear_line()
+        if not processes.first() or processes.lost_another(error):
+            time.sleep(FIRST_SPEAKS)
         status = tell(error)
         if status is None:
             raise
@@ -68,6 +73,8 @@ def pick_device(name: str = "auto"):
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: no such CUDA device is available")
+    if device == torch.device("cuda") and processes.number() > 1:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
 
 

@@ -25,11 +25,10 @@ from slmrec.checks import one_of
 from slmrec.command_line import parse_arguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
-from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.encoders.registry import TRAINED, build_encoder, registered
 from slmrec.errors import InputError
 from slmrec.runtime import pick_device, run_main, seed_everything
-from slmrec.training.encoder_loop import LoopSettings, epoch_batches, new_optimizer, train_step
+from slmrec.training.encoder_loop import LoopSettings, Objective, epoch_batches, new_optimizer, train_step
 
 HEADER = f"{'model':<22}{'s/epoch':>9}{'floor':>8}{'ratio':>7}{'GFLOP/step':>12}"
 
@@ -71,7 +70,7 @@ class Side:
         self.model.prepare(rows)
         self.model.to(device).train()
         self.optimizer = new_optimizer(self.model, self.settings)
-        self.item_loss = choose_item_loss(self.settings.loss, self.settings.num_negatives, self.settings.precision)
+        self.objective = Objective(self.model, self.settings, pretraining)
         batches = epoch_batches(rows, self.settings.batch_size, seed=0, epoch=1)
         self.batches = [
             {key: value.to(device) for key, value in batch.items()} for _, batch in zip(range(arguments.steps), batches)
@@ -80,7 +79,7 @@ class Side:
 
     def __call__(self, step: int) -> None:
         batch = self.batches[step % len(self.batches)]
-        train_step(self.model, batch, self.optimizer, self.settings, self.item_loss, self.pretraining)
+        train_step(self.objective, batch, self.optimizer)
 
     def flops_per_step(self) -> float:
         with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mm: product_flops}) as counter:

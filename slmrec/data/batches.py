@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from slmrec import processes
 from slmrec.data.dataset import SequenceDataset
 from slmrec.ragged import indices
 
@@ -52,6 +53,21 @@ class SplitRows(torch.utils.data.Dataset):
     def lengths(self) -> np.ndarray:
         """History length of each row, int64 [len(self)]."""
         return (self.end - self.start)[self.users]
+
+    def collate_share(self, rows: list[int] | np.ndarray) -> Batch:
+        """This process's part of a batch of all processes, with two numbers more, int64 [].
+
+        own_targets: how many targets of this part count; all_targets: those of all parts. Where there are fewer rows than
+        processes, a part without any is the first row, none of whose targets count: all processes take each step together.
+        """
+        own = processes.share(np.asarray(rows, dtype=np.int64))
+        batch = self.collate(own if len(own) else rows[:1])
+        numbers = {"own_targets": len(batch["targets"]) if len(own) else 0, "all_targets": self._num_targets(rows)}
+        return batch | {name: torch.tensor(value) for name, value in numbers.items()}
+
+    def _num_targets(self, rows: list[int] | np.ndarray) -> int:
+        users = self.users[np.asarray(rows, dtype=np.int64)]
+        return int((self.end[users] - self.start[users]).sum()) if self.targets == "all" else len(users)
 
     def collate(self, rows: list[int] | np.ndarray) -> Batch:
         users = self.users[np.asarray(rows, dtype=np.int64)]

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from slmrec import processes
 from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.distillation.teacher import FrozenTeacher, TeacherSignals
 from slmrec.errors import InputError, naming
@@ -106,10 +107,17 @@ def cached_teacher(
         load_teacher: called only when states are missing; its weights are freed before this returns.
         batch_size: rows per forward pass of the teacher.
 
-    Raises InputError when the directory belongs to another teacher (or data, blocks ...), holds other files, or the states do
-    not fit on its disk.
+    Of several processes the first one fills it. Raises InputError when the directory belongs to another teacher (or data, blocks
+    ...), holds other files, or the states do not fit on its disk.
     """
     directory = Path(directory)
+    if processes.first():
+        _fill(directory, key, rows, load_teacher, batch_size)
+    processes.wait()
+    return CachedTeacher(directory, key, rows, user_projection)
+
+
+def _fill(directory: Path, key: CacheKey, rows: SplitRows, load_teacher: Callable[[], FrozenTeacher], batch_size: int) -> None:
     with DirectoryLock(directory):
         _refuse_other_content(directory)
         directory.mkdir(exist_ok=True)
@@ -117,7 +125,6 @@ def cached_teacher(
         cache.check()
         if cache.written < len(rows):
             cache.fill(load_teacher, batch_size)
-    return CachedTeacher(directory, key, rows, user_projection)
 
 
 def positions_per_row(rows: SplitRows) -> np.ndarray:

@@ -59,12 +59,15 @@ class TrainEncoderArguments:
     seed: int = field(default=0, metadata={"help": "of the weights, the dropout and the order of users"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     report_to: Literal["none", "tensorboard", "wandb"] = field(default="tensorboard", metadata={"help": "where the curves go"})
+    launch: int | None = field(
+        default=None, metadata={"help": "processes of this machine that share the work; default: $LAUNCH, or else one"}
+    )
 
     def __post_init__(self):
         check_choices(self)
         report_target(self.report_to)
         above("learning_rate", self.learning_rate, 0)
-        each(at_least, self, "batch_size num_epochs patience num_negatives", 1)
+        each(at_least, self, "batch_size num_epochs patience num_negatives launch", 1)
         each(at_least, self, "pretrain_epochs weight_decay", 0)
         seed_in_range("seed", self.seed)
         if self.num_negatives is not None and self.loss in (None, "ce"):
@@ -74,7 +77,9 @@ class TrainEncoderArguments:
 
     def settings(self) -> dict:
         """The flags that have a default per model; None where not given."""
-        return {name: value for name, value in vars(self).items() if name not in ("data", "seed", "device", "report_to")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("data", "seed", "device", "report_to", "launch")
+        }
 
 
 @dataclass

@@ -94,7 +94,8 @@ def architecture_arguments() -> type[EncoderArguments]:
 def training_arguments() -> type[TrainEncoderArguments]:
     """TrainEncoderArguments with the encoders' defaults in the help."""
     defaults = {name: encoder.training_defaults for name, encoder in ENCODERS.items()}
-    entries = [entry for entry in fields(TrainEncoderArguments) if entry.default is None]
+    own = {name for settings in defaults.values() for name in settings}
+    entries = [entry for entry in fields(TrainEncoderArguments) if entry.name in own]
     hints = get_type_hints(TrainEncoderArguments)
     columns = [(entry.name, hints[entry.name], _with_defaults(entry.metadata["help"], entry.name, defaults)) for entry in entries]
     made = make_dataclass("TrainEncoderArguments", columns, bases=(TrainEncoderArguments,))

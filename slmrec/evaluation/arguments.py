@@ -26,8 +26,11 @@ class EvaluationArguments:
     num_candidates: int = field(default=999, metadata={"help": "candidates per target, all of them items the user never touched"})
     eval_batch_size: int = field(default=512, metadata={"help": "users per batch; it has no influence on the result"})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
+    launch: int | None = field(
+        default=None, metadata={"help": "processes of this machine that share the work; default: $LAUNCH, or else one"}
+    )
 
     def __post_init__(self):
         check_choices(self)
-        each(at_least, self, "num_candidates eval_batch_size", 1)
+        each(at_least, self, "num_candidates eval_batch_size launch", 1)
         seed_in_range("candidates_seed", self.candidates_seed, 64)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from slmrec import processes
 from slmrec.data.batches import SplitRows
 from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
@@ -69,6 +70,8 @@ def evaluate_recommender(
 ) -> Evaluation:
     """Rank every user's target of a split.
 
+    Several processes share the batches, each of which is what it would be in one process, and all have the whole outcome.
+
     Args:
         model: stands on `device` already; its training flags are as before afterwards.
         split: "valid" or "test".
@@ -88,10 +91,12 @@ def evaluate_recommender(
     if full_ranking:
         rankings["full"] = _FullRanking(dataset, split, seconds)
     order = np.argsort(-rows.lengths, kind="stable")  # like lengths together: little padding; the longest show their memory first
-    counter = Counter(f"ranking {split}", len(order), unit="users", shown=progress)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    own = batches[processes.rank() :: processes.number()]
+    counter = Counter(f"ranking {split}", sum(map(len, own)), unit="users", shown=progress)
     with _evaluating(model), torch.inference_mode(), counter:
-        for start in range(0, len(order), batch_size):
-            batch = rows.collate(order[start : start + batch_size])
+        for chosen in own:
+            batch = rows.collate(chosen)
             users = batch["users"].numpy()
             with _timed(seconds, "encode"):
                 on_device = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -100,6 +105,8 @@ def evaluate_recommender(
             for ranking in rankings.values():
                 ranking.add(model, users, vectors, on_device["targets"])
             counter.update(len(users))
+    for ranking in rankings.values():
+        ranking.gather()
     metrics = {name: ranking.metrics() for name, ranking in rankings.items()}
     return Evaluation(metrics, {name: ranking.ranks for name, ranking in rankings.items()}, seconds)
 
@@ -137,6 +144,11 @@ class _SampledRanking:
                 self.ranks[users[piece]] = _sampled_ranks(model, users[piece], vectors[piece], targets[piece], rivals[piece])
             self.ranks[users[self.counts[users] == 0]] = UNDEFINED
 
+    def gather(self) -> None:
+        """What the other processes found; each user is in one of them, and 0 in the others."""
+        self.ranks, self.counts = processes.summed(self.ranks), processes.summed(self.counts)
+        self.digests = processes.summed(self.digests)
+
     def metrics(self) -> dict:
         fewest = int(self.counts[self.counts > 0].min(initial=self.num_candidates))
         small = fewest < self.num_candidates
@@ -163,6 +175,9 @@ class _FullRanking:
             for piece in _pieces(len(users), self.dataset.num_items + 1):
                 seen = self.dataset.sequences_until(users[piece], self.until[users[piece]])
                 self.ranks[users[piece]] = _full_ranks(model, users[piece], vectors[piece], targets[piece], *seen)
+
+    def gather(self) -> None:
+        self.ranks = processes.summed(self.ranks)
 
     def metrics(self) -> dict:
         return _summary(self.ranks) | {"items": self.dataset.num_items}

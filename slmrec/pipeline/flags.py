@@ -88,7 +88,8 @@ STAGES = {
 OPENP5_STAGE = StageFlags("python train_openp5.py", OPENP5, {"data": "-", "base_model": "-"} | OUTPUT)  # of run_tables.sh
 LLM = ("teacher", "baseline", "student")
 EVERYWHERE = (
-    *("seed", "device", "precision", "protocol", "max_length", "num_candidates", "candidates_seed", "report_to", "models_dir"),
+    *("seed", "device", "precision", "protocol", "max_length", "num_candidates", "candidates_seed", "report_to", "launch"),
+    "models_dir",
 )
 ONE_EACH = ("num_layers",)  # of what teacher and student both have, that which is a number of its own in each
 RULE = (

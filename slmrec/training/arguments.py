@@ -42,6 +42,9 @@ class LlmTrainingArguments:
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: cuda where there is one"})
     report_to: Literal["none", "tensorboard", "wandb"] = field(default="tensorboard", metadata={"help": "where the curves go"})
+    launch: int | None = field(
+        default=None, metadata={"help": "processes of this machine that share the work; default: $LAUNCH, or else one"}
+    )
     resume_from_checkpoint: str | None = field(
         default=None, metadata={"help": "start from this checkpoint-N; by default a killed run goes on from its last one"}
     )
@@ -53,7 +56,7 @@ class LlmTrainingArguments:
         if self.max_steps != -1 and not 1 <= self.max_steps < math.inf:
             raise InputError(f"--max_steps {self.max_steps}: must be at least 1, or -1 to train --num_train_epochs")
         each(at_least, self, "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps", 1)
-        each(at_least, self, "logging_steps save_steps save_total_limit num_candidates", 1)
+        each(at_least, self, "logging_steps save_steps save_total_limit num_candidates launch", 1)
         each(at_least, self, "warmup_steps weight_decay max_grad_norm", 0)
         each(share_below_one, self, "adam_beta1 adam_beta2")
         seed_in_range("seed", self.seed)

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from slmrec import processes
 from slmrec.data.batches import Batch, SplitRows
 from slmrec.data.dataset import SequenceDataset
-from slmrec.encoders.encoder import Encoder, ItemLoss
+from slmrec.encoders.encoder import Encoder
 from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import METRICS
@@ -94,6 +97,7 @@ def train_encoder(
 
     Writes `checkpoint.pt` into the directory after each epoch and goes on from it when it is there. It stays: the stage removes
     it once weights and manifest are whole. Raises InputError at the step at which training diverges.
+    Several processes share the rows of each step: `batch_size` is that of all together, and the first one writes.
     On the CPU a resumed run gives exactly the weights of an uninterrupted one. Scalars go where `report_to` says, see RunLog.
     A model without anything to train is prepared and validated, which is its one epoch, and nothing is written.
     `users`, int64, are those whose rows are trained on; default: all. A model prepares on all of them in any case.
@@ -133,7 +137,8 @@ def train_encoder(
                 watch = LossWatch(dataset.num_items, settings.learning_rate)
             if progress.best_epoch == entry["epoch"]:
                 progress.best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-            save_checkpoint(checkpoint, model, optimizer, progress)
+            if processes.first():
+                save_checkpoint(checkpoint, model, optimizer, progress)
     model.load_state_dict(progress.best)
     return progress.history
 
@@ -192,48 +197,62 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training rows; returns the mean of each loss term per target. Raises InputError when it diverges."""
     model.train()
+    if not processes.first():
+        torch.manual_seed(hash((settings.seed, epoch, processes.rank())))  # dropout of its own, also after a kill
     sums: dict[str, torch.Tensor] = {}
     num_targets = 0
     batches = epoch_batches(rows, settings.batch_size, settings.seed, epoch)
     num_batches = math.ceil(len(rows) / settings.batch_size)
-    item_loss = choose_item_loss(settings.loss, settings.num_negatives, settings.precision)
+    objective: nn.Module = Objective(model, settings, pretraining=epoch <= settings.pretrain_epochs)
+    if processes.number() > 1:
+        objective = DistributedDataParallel(objective, broadcast_buffers=False, static_graph=True)
     step, last = (epoch - 1) * num_batches, None
     for batch in track(batches, f"epoch {epoch}", num_batches, "steps"):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        terms = train_step(model, batch, optimizer, settings, item_loss, pretraining=epoch <= settings.pretrain_epochs)
+        weight, all_targets = int(batch.pop("own_targets")), int(batch.pop("all_targets"))
+        terms = train_step(objective, batch, optimizer, weight / all_targets)
         if last is not None:  # looked at one step later: a GPU need not wait for it
             watch.see(step, float(last))
         step, last = step + 1, terms["total"].detach()
-        weight = len(batch["targets"])
-        num_targets += weight
+        num_targets += all_targets
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + weight * value.detach().double()
     assert last is not None  # there are rows
     watch.see(step, float(last))
-    return {name: float(total) / num_targets for name, total in sums.items()}
+    totals = processes.summed(np.array([float(total) for total in sums.values()]))
+    return {name: float(total) / num_targets for name, total in zip(sums, totals, strict=True)}
+
+
+class Objective(nn.Module):
+    """What an epoch minimises, called with a batch: the loss terms of the encoder. A module, for several processes to share."""
+
+    def __init__(self, model: Encoder, settings: LoopSettings, pretraining: bool = False):
+        super().__init__()
+        self.model, self.settings, self.pretraining = model, settings, pretraining
+        self.item_loss = choose_item_loss(settings.loss, settings.num_negatives, settings.precision)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.autocast(batch["lengths"].device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            if self.pretraining:
+                return self.model.pretraining_loss(batch)
+            return self.model.training_loss(batch, self.settings.targets, self.item_loss)
 
 
 def train_step(
-    model: Encoder,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    settings: LoopSettings,
-    item_loss: ItemLoss,
-    pretraining: bool = False,
+    objective: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, share: float = 1.0
 ) -> dict[str, torch.Tensor]:
-    """One update of the weights; returns the loss terms of the batch."""
-    with torch.autocast(batch["lengths"].device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        terms = model.pretraining_loss(batch) if pretraining else model.training_loss(batch, settings.targets, item_loss)
+    """One update of the weights; returns the loss terms of the batch, whose targets are this share of those of all processes."""
+    terms = objective(batch)
     optimizer.zero_grad()
-    terms["total"].backward()
+    (terms["total"] * (share * processes.number())).backward()  # the gradient is the mean over the processes
     optimizer.step()
     return terms
 
 
 def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    """The training rows in an order that only (seed, epoch) determines."""
+    """This process's part of the training rows, in an order that only (seed, epoch) determines."""
     order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-    return (rows.collate(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+    return (rows.collate_share(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
 
 
 def record(entry: dict, metrics: dict[str, float], settings: LoopSettings, log: RunLog, steps: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from slmrec import processes
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, require_same_item_map, stage_input
 from slmrec.catalogue import save_catalogue
@@ -30,7 +31,8 @@ from slmrec.training.update import update_rows
 BF16_CPU_WIDTH = 256  # see resolve_precision
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights that are not trained are kept
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
-BOOKKEEPING = {"device", "report_to", "resume_from_checkpoint", "logging_steps", "save_total_limit", "per_device_eval_batch_size"}
+BOOKKEEPING = {"device", "launch", "report_to", "resume_from_checkpoint", "logging_steps", "save_total_limit"}
+BOOKKEEPING |= {"per_device_eval_batch_size"}
 
 
 def open_stage(
@@ -53,6 +55,7 @@ def open_stage(
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
     del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
     config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
+    config["per_device_train_batch_size"] *= processes.number()  # 2 processes x 128 rows are the run of 256 rows in one
     config |= extra_config or {}
     described = {
         "data": stage_input(inputs.data, "data"),
@@ -126,11 +129,12 @@ def train_and_save(
     trainer = RecommenderTrainer(
         model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model, run=stage.identity()
     )
-    trainer.train(resume_from_checkpoint=resume_point(stage, training))
-    save_weights(model, arguments.base_model, stage.path)
-    save_item_embeddings(model.item_matrix(), stage.path)
-    _save_text(model, stage.path)
-    save_catalogue(data, stage.path)
+    trainer.train(resume_from_checkpoint=processes.same(processes.first() and resume_point(stage, training)))
+    if processes.first():
+        save_weights(model, arguments.base_model, stage.path)
+        save_item_embeddings(model.item_matrix(), stage.path)
+        _save_text(model, stage.path)
+        save_catalogue(data, stage.path)
     stage.device = str(settings.device)
     stage.metrics = training_metrics(trainer, model, trainer.seconds(), len(rows))
     best = stage.metrics["valid"]["sampled"]["MRR"]

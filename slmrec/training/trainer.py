@@ -8,9 +8,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
+from slmrec import processes
 from slmrec.artifacts import read_json
 from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.command_line import flags_of
@@ -31,7 +35,7 @@ TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its ter
 
 def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
     """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1)."""
-    own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint", "report_to"}
+    own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint", "report_to", "launch"}
     names = flags_of(LlmTrainingArguments).keys() - own  # a stage's arguments may be more than these
     passed = {name: getattr(arguments, name) for name in names}
     built = TrainingArguments(
@@ -45,6 +49,8 @@ def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf
         use_cpu=pick_device(arguments.device).type == "cpu",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # nothing changes them, and item embeddings are large
         report_to="none",  # ShowAndLog does it
         disable_tqdm=True,
         **passed,
@@ -125,7 +131,7 @@ class RecommenderTrainer(Trainer):
         base_model: str,
         run: dict | None = None,
     ):
-        super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate)
+        super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate_share)
         self.remove_callback(PrinterCallback)
         self.add_callback(LogBeforeValidation())
         self.shown = ShowAndLog(settings.report_to)
@@ -139,19 +145,32 @@ class RecommenderTrainer(Trainer):
         self._term_sums: dict[str, float] = defaultdict(float)
         self._term_steps = 0.0
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The objective's loss, weighted by this batch's share of the targets of the optimiser step.
+    def get_train_dataloader(self):
+        """The batches of one process, whose size is that of all processes together; `collate_share` takes this one's part."""
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size * processes.number(),
+            sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        alone = {"num_processes": 1, "process_index": 0}  # accelerate's own sharing repeats rows, or leaves some without a batch
+        return prepare_data_loader(loader, self.args.device, **alone, use_seedable_sampler=True, data_seed=self.args.seed)
 
-        So (batch 8) and (2 batches of 4, accumulated) give the same gradient also when the batches hold different numbers of
-        targets. The Trainer divides by the number of accumulated batches afterwards, hence that factor.
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The objective's loss, weighted by this batch's share of the targets of the optimiser step, those of all processes.
+
+        So (batch 8), (2 batches of 4, accumulated) and (4 in each of 2 processes) give the same gradient also when they hold
+        different numbers of targets. Afterwards the Trainer divides by the number of accumulated batches, and averages over the
+        processes, hence these factors.
         """
         terms = self.objective(model, inputs)
         self._see_divergence(terms)
-        share = len(inputs["targets"]) / int(num_items_in_batch)
+        share = int(inputs["own_targets"]) / int(num_items_in_batch)
         for name, term in terms.items():
             self._term_sums[name] += float(term.detach()) * share
         self._term_steps += 1 / self.current_gradient_accumulation_steps
-        return terms["loss"] * share * self.current_gradient_accumulation_steps
+        return terms["loss"] * share * self.current_gradient_accumulation_steps * processes.number()
 
     def _see_divergence(self, terms: dict[str, torch.Tensor]) -> None:
         """Distances from a teacher may grow from next to nothing; the next-item loss, where there is one, starts at its worst."""
@@ -160,12 +179,14 @@ class RecommenderTrainer(Trainer):
         self.watch.see_finite(step, float(terms["loss"].detach()))
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        return sum(len(batch["targets"]) for batch in batch_samples)
+        return sum(int(batch["all_targets"]) for batch in batch_samples)
 
     def log(self, logs, *args, **kwargs):
         """Add the mean of every term of the objective over the optimiser steps since the last log line."""
         if "loss" in logs and self._term_steps:
-            means = {f"loss_{name}": total / self._term_steps for name, total in self._term_sums.items() if name != "loss"}
+            totals = processes.summed(np.array(list(self._term_sums.values())))
+            means = {f"loss_{name}": float(total) / self._term_steps for name, total in zip(self._term_sums, totals, strict=True)}
+            del means["loss_loss"]  # the Trainer's own
             logs = logs | means
             self._term_sums.clear()
             self._term_steps = 0.0
@@ -173,6 +194,8 @@ class RecommenderTrainer(Trainer):
 
     def train(self, *args, **kwargs):
         self._started = time.time()
+        if not processes.first():
+            torch.manual_seed(self.args.seed + processes.rank())  # dropout of its own; rows and weights are everybody's
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -201,7 +224,8 @@ class RecommenderTrainer(Trainer):
     # -- checkpoints: only what was trained, in our own layout, and no pickle ---------------------------------------------------
 
     def _save(self, output_dir=None, state_dict=None):
-        save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
+        if self.args.should_save:
+            save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
 
     def seconds(self) -> float:
         """Of training so far, those included that led to the checkpoint from which it went on."""
@@ -216,7 +240,8 @@ class RecommenderTrainer(Trainer):
         with new_checkpoint(directory, self.state.global_step, description) as self._growing:
             super()._save_checkpoint(model, trial)
         self._growing = None
-        remove_old_checkpoints(directory, self.args.save_total_limit, self.state.best_global_step)
+        if self.args.should_save:
+            remove_old_checkpoints(directory, self.args.save_total_limit, self.state.best_global_step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         directory = Path(resume_from_checkpoint)

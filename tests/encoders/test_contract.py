@@ -11,7 +11,6 @@ from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset
 from slmrec.embeddings import load_item_embeddings
-from slmrec.encoders.item_losses import choose_item_loss
 from slmrec.encoders.registry import ENCODERS, TRAINED, load_encoder, save_encoder
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
@@ -176,10 +175,10 @@ def test_a_step_in_bf16_is_near_the_one_in_fp32(make_encoder, random_dataset, na
         model, settings = make_encoder(name), settings_of(name, precision=precision)
         rows = SplitRows(random_dataset, "train", model.max_length, "all")
         model.prepare(rows)
-        optimizer, item_loss = torch.optim.SGD(model.parameters(), lr=1.0), choose_item_loss("ce", 1, precision)
+        optimizer, objective = torch.optim.SGD(model.parameters(), lr=1.0), encoder_loop.Objective(model, settings, pretraining)
         torch.manual_seed(7)
         batch = rows.collate(np.arange(len(rows)))
-        terms.append(encoder_loop.train_step(model, batch, optimizer, settings, item_loss, pretraining)["total"].detach())
+        terms.append(encoder_loop.train_step(objective, batch, optimizer)["total"].detach())
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     before = torch.cat([parameter.detach().flatten() for parameter in make_encoder(name).parameters()])
     assert weights[1].dtype == torch.float32

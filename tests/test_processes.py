@@ -1,0 +1,99 @@
+"""Several processes of one run: what they share, who speaks, and how one that fails ends all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slmrec import processes
+from slmrec.data.batches import SplitRows
+from slmrec.data.dataset import load_dataset
+from slmrec.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+from slmrec import processes
+from slmrec.errors import InputError
+from slmrec.progress import say
+from slmrec.runtime import run_main
+
+def main(argv):
+    if processes.launched(__file__, None, None):
+        return
+    case, rank = sys.argv[1], processes.rank()
+    if case == "all fail":
+        raise InputError("something that a user gave")
+    told, total = processes.same({"from": rank}), processes.summed(np.array([rank, 2**40], dtype=np.int64))
+    say(f"{told} {total.tolist()}")
+    if case == "one fails" and rank == 1:
+        raise InputError("something that a user gave")
+    if case == "one is killed" and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    processes.wait()
+
+run_main(main)
+"""
+
+
+def as_process(monkeypatch, rank, number):
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", number)):
+        monkeypatch.setenv(name, str(value))
+
+
+def launch(tmp_path, case):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    environment = os.environ | {"LAUNCH": "2", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, str(script), case]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize(
+    "case, status, line",
+    [
+        ("all fail", 2, "error: something that a user gave\n"),
+        ("one fails", 2, "error: something that a user gave\n"),
+        ("one is killed", 2, "error: process 2 of 2 was ended by signal 9; the same command goes on from the last checkpoint"),
+    ],
+)
+def test_a_failure_ends_all_with_one_line(tmp_path, case, status, line):
+    ended = launch(tmp_path, case)
+    assert ended.returncode == status and ended.stdout == ("" if case == "all fail" else "{'from': 0} [1, 2199023255552]\n")
+    assert ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
+
+
+def test_without_a_launcher_there_is_one(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as a cluster's scheduler may set it
+    assert processes.number() == 1 and processes.first()
+    monkeypatch.delenv("LAUNCH", raising=False)
+    assert not processes.launched("script.py", None, [])
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-1", ""])
+def test_a_number_of_processes_that_is_none(monkeypatch, value):
+    monkeypatch.setenv("LAUNCH", value)
+    with pytest.raises(InputError, match=f"LAUNCH={value}: "):
+        processes.launched("script.py", None, [])
+
+
+@pytest.mark.parametrize("targets", ["last", "all"])
+def test_the_parts_of_a_batch_are_the_batch(tiny_data, monkeypatch, targets):
+    """Also where there are fewer rows than processes: a part without rows has one that does not count."""
+    rows = SplitRows(load_dataset(tiny_data), "train", 30, targets)
+    for chosen in (np.array([5, 3, 40, 7, 9, 1, 2]), np.array([8, 2])):
+        whole, parts = rows.collate(chosen), []
+        for rank in range(4):
+            as_process(monkeypatch, rank, 4)
+            parts.append(rows.collate_share(chosen))
+        counted = [part for part in parts if part["own_targets"]]
+        assert len(counted) == min(4, len(chosen))
+        for name, values in whole.items():
+            assert sum((part[name].tolist() for part in counted), []) == values.tolist()
+        assert all(part["all_targets"] == len(whole["targets"]) for part in parts)
+        assert sum(int(part["own_targets"]) for part in parts) == len(whole["targets"])
+        assert all(len(part["users"]) for part in parts)

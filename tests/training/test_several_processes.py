@@ -1,0 +1,124 @@
+"""Two processes give the numbers of one: training curves, best steps, metrics, ranks; killed and started again, too."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distill
+import evaluate
+import finetune
+import train_sr_trad
+from slmrec.artifacts import read_json
+
+ROOT = Path(__file__).parents[2]
+MAIN = {"finetune": finetune.main, "distill": distill.main, "train_sr_trad": train_sr_trad.main, "evaluate": evaluate.main}
+
+
+def in_processes(number, jobs, kill=None):
+    """Run [script, flags] one after the other in several processes; gives the finished starter."""
+    command = [sys.executable, str(ROOT / "tests" / "forked_stages.py"), str(number), json.dumps(jobs)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    words = command + ([json.dumps(kill)] if kill else [])
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture(scope="module")
+def jobs(tiny_flags, tiny_teacher, tiny_data):
+    """jobs(directory, processes): every kind of training as [script, flags], writing directory/NAME, by name.
+
+    48 rows in batches of 10: the last batch of an epoch has 8. With "all", the halves of a batch have different numbers of
+    targets. SASRec's batches of 47 leave one row for the last, and so none for the second process.
+    """
+
+    def made(directory, processes):
+        def llm(script, name, **changes):
+            shared = {"per_device_train_batch_size": 10 // processes, "save_steps": 4, "max_steps": 8, "learning_rate": 0.003}
+            shared |= {"logging_steps": 1, "output_dir": directory / name}
+            return [script, tiny_flags(**shared | changes)]
+
+        student = {"num_layers": 2, "num_blocks": 2, "teacher": tiny_teacher}
+        encoder = {"data": tiny_data, "batch_size": 47, "num_epochs": 3, "dropout": 0, "hidden_size": 16, "device": "cpu"}
+        encoder |= {"output_dir": directory / "sasrec"}
+        ranked = {"model": tiny_teacher, "full_ranking": "true", "eval_batch_size": 7, "device": "cpu", "num_candidates": 20}
+        ranked |= {"output_dir": directory / "ranks"}
+        plain = lambda flags: [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+        return {
+            "last": llm("finetune", "last"),
+            "all": llm("finetune", "all", targets="all"),
+            "lora": llm("finetune", "lora", train_strategy="lora", lora_dropout=0),
+            "offline": llm("distill", "offline", **student),
+            "cached": llm("distill", "cached", teacher_cache=directory / "states", **student),
+            "online": llm("distill", "online", **student | {"teacher": None, "teacher_layers": 4}, online=True),
+            "sasrec": ["train_sr_trad", plain(encoder)],
+            "ranks": ["evaluate", plain(ranked)],
+        }
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def one(jobs, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("one")
+    for script, flags in jobs(directory, 1).values():
+        MAIN[script](flags)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def two(jobs, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    ended = in_processes(2, list(jobs(directory, 2).values()))
+    assert ended.returncode == 0, ended.stderr
+    return directory
+
+
+@pytest.mark.parametrize("name", ["last", "all", "lora", "offline", "cached", "online"])
+def test_an_llm_stage_trains_alike(one, two, name):
+    alone, shared = (read_json(directory / name / "metrics.json") for directory in (one, two))
+    assert [entry["step"] for entry in shared["history"]] == [4, 8]
+    for ours, theirs in zip(shared["history"], alone["history"], strict=True):
+        assert ours["train"] == pytest.approx(theirs["train"], abs=1e-5)
+        assert ours["valid"] == pytest.approx(theirs["valid"], abs=1e-12)
+    assert shared["best_step"] == alone["best_step"] and shared["trained_parameters"] == alone["trained_parameters"]
+    states = [read_json(directory / name / "checkpoint-8" / "trainer_state.json") for directory in (one, two)]
+    curves = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
+    assert len(curves[0]) == 8 and curves[1] == pytest.approx(curves[0], abs=1e-5)
+
+
+def test_an_encoder_trains_alike(one, two):
+    alone, shared = (read_json(directory / "sasrec" / "metrics.json") for directory in (one, two))
+    for ours, theirs in zip(shared["history"], alone["history"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5) and ours["valid_MRR"] == theirs["valid_MRR"]
+    assert shared["best_epoch"] == alone["best_epoch"]
+
+
+def test_users_are_ranked_alike_to_the_last_bit(one, two):
+    alone, shared = (read_json(directory / "ranks" / "metrics.json") for directory in (one, two))
+    assert shared == alone
+    ranks = [np.load(directory / "ranks" / "ranks.npz") for directory in (one, two)]
+    assert all(np.array_equal(ranks[0][name], ranks[1][name]) for name in ("users", "sampled", "full"))
+
+
+def test_a_run_is_the_same_run_in_any_number_of_processes(one, two, jobs, capsys):
+    """Two times five rows are one step of ten: what two processes wrote is up to date for one."""
+    script, flags = jobs(two, 1)["all"]
+    MAIN[script](flags)
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_a_killed_process_ends_the_run_which_goes_on_when_started_again(jobs, one, tmp_path):
+    job = jobs(tmp_path, 2)["all"]
+    killed = in_processes(2, [job], kill=[1, 6])
+    assert killed.returncode == 9 and "Traceback" not in killed.stderr
+    assert (tmp_path / "all.partial" / "checkpoint-4").is_dir() and not (tmp_path / "all").exists()
+    again = in_processes(2, [job])
+    assert again.returncode == 0 and "Going on from" in again.stdout, again.stderr
+    alone, shared = (read_json(directory / "all" / "metrics.json") for directory in (one, tmp_path))
+    assert shared["best_step"] == alone["best_step"]
+    for ours, theirs in zip(shared["history"], alone["history"], strict=True):
+        assert ours["train"] == pytest.approx(theirs["train"], abs=1e-5) and ours["valid"] == theirs["valid"]
