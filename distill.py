@@ -17,6 +17,7 @@ import torch
 
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import stage_input
+from slmrec.catalogue_loss import ItemLoss
 from slmrec.command_line import parse_arguments
 from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
@@ -35,9 +36,10 @@ from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new
 from slmrec.llm.start import start_from_teacher
 from slmrec.processes import launched
 from slmrec.runtime import pick_device, run_main, seed_everything
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
+from slmrec.training.sampled_softmax import choose_loss
 from slmrec.training.update import describe_update
 
 
@@ -48,13 +50,14 @@ def open_teacher(
     inputs: EllmInputs,
     training: LlmTrainingArguments,
     dtype: torch.dtype,
+    item_loss: ItemLoss,
 ) -> Teacher:
     """With --online a new teacher, else the trained one, or its states from --teacher_cache (loading it if some are missing)."""
     if distillation.online:
         deeper = replace(student, num_layers=distillation.teacher_layers)
         tables = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
         teacher = new_recommender(deeper, tables[0], dtype, text_vectors=tables[1], seed=training.seed)
-        return LearningTeacher(teacher, alignment.teacher)
+        return LearningTeacher(teacher, alignment.teacher, item_loss)
 
     def load_teacher() -> FrozenTeacher:
         model = load_ellmrec(distillation.teacher, encoding=student.encoding, dtype=dtype)
@@ -78,10 +81,10 @@ def open_teacher(
 
 
 def main(argv: list[str] | None = None) -> None:
-    llm = (EllmInputs, EllmArguments, DistillationArguments, GuideArguments, LlmTrainingArguments)
+    llm = (EllmInputs, EllmArguments, DistillationArguments, LossArguments, GuideArguments, LlmTrainingArguments)
     kinds = (*llm, UpdateArguments, OutputArguments)
     parsed = parse_arguments(kinds, argv, description=__doc__, num_layers=4)
-    inputs, student, distillation, guide, training, update, output = parsed
+    inputs, student, distillation, loss, guide, training, update, output = parsed
     if update.update_from and (distillation.online or distillation.teacher_cache):
         raise InputError("--update_from goes with --teacher alone: an updated one (finetune.py), without --teacher_cache")
     if launched(__file__, training.launch, argv):
@@ -94,7 +97,10 @@ def main(argv: list[str] | None = None) -> None:
     config = asdict(distillation) | guide_config
     del config["teacher"], config["teacher_cache"]  # an input with a digest, and a place: neither changes the result
     update_config, update_input = describe_update(update, "distill", inputs.data)
-    extra = {"extra_config": config | update_config, "extra_inputs": alignment.inputs | guide_input | update_input}
+    extra = {
+        "extra_config": config | update_config | loss.settings(),
+        "extra_inputs": alignment.inputs | guide_input | update_input,
+    }
     stage = open_stage("distill", output, student, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
@@ -107,8 +113,9 @@ def main(argv: list[str] | None = None) -> None:
             start_from_teacher(model, load_heads(Path(distillation.teacher)))
         if update.update_from:
             go_on_from(model, Path(update.update_from))
-        teacher = open_teacher(distillation, alignment, student, inputs, training, dtype)
-        objective = DistillationObjective(teacher, alignment.student, distillation)
+        item_loss = choose_loss(loss, inputs.data)
+        teacher = open_teacher(distillation, alignment, student, inputs, training, dtype, item_loss)
+        objective = DistillationObjective(teacher, alignment.student, distillation, item_loss)
         objective = guided(objective, guide, student, training.device)
         train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision, update)
 

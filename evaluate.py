@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             full_ranking=args.full_ranking,
             batch_size=args.eval_batch_size,
             device=device,
+            score_floats=args.score_mib * 2**18,
         )
         if processes.first():
             np.savez_compressed(stage.path / "ranks.npz", users=np.arange(dataset.num_users), **evaluation.ranks)

@@ -8,6 +8,7 @@ With --update_from DIR it goes on from a trained model, whose other flags it is 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from slmrec.arguments import OutputArguments
@@ -21,15 +22,16 @@ from slmrec.llm.ellmrec import next_item_objective
 from slmrec.llm.model_directory import go_on_from, new_recommender
 from slmrec.processes import launched
 from slmrec.runtime import run_main, seed_everything
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
+from slmrec.training.sampled_softmax import choose_loss
 from slmrec.training.update import describe_update
 
 
 def main(argv: list[str] | None = None) -> None:
-    kinds = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
-    inputs, model_arguments, guide, training, update, output = parse_arguments(kinds, argv, description=__doc__)
+    kinds = (EllmInputs, EllmArguments, LossArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
+    inputs, model_arguments, loss, guide, training, update, output = parse_arguments(kinds, argv, description=__doc__)
     if launched(__file__, training.launch, argv):
         return
     model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
     config, guide_input = describe_guide(guide)
     update_config, update_input = describe_update(update, "finetune", inputs.data)
-    extra = {"extra_config": config | update_config, "extra_inputs": guide_input | update_input}
+    extra = {"extra_config": config | update_config | loss.settings(), "extra_inputs": guide_input | update_input}
     stage = open_stage("finetune", output, model_arguments, inputs, training, precision, **extra)
     if stage.up_to_date:
         return
@@ -49,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         model = new_recommender(model_arguments, embeddings, DTYPES[precision], text_vectors=text, seed=training.seed)
         if update.update_from:
             go_on_from(model, Path(update.update_from))
-        objective = guided(next_item_objective, guide, model_arguments, training.device)
+        objective = partial(next_item_objective, item_loss=choose_loss(loss, inputs.data))
+        objective = guided(objective, guide, model_arguments, training.device)
         train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision, update)
 
 

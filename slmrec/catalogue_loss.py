@@ -5,8 +5,9 @@ Shapes: T predictions, d the width of the item space, N items.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
-import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 # Predictions per chunk: many make good matrix products, few keep a chunk's logits in the cache of a CPU. On two CPU cores, 12,101
@@ -14,6 +15,11 @@ from torch.utils.checkpoint import checkpoint
 # with torch 2.13's linear_cross_entropy, whose products with the items last run at half the speed.
 SMALLEST_CHUNK, LARGEST_CHUNK = 128, 256
 CHUNK_LOGITS = 2**23
+# A catalogue of more items than a block is split too; the logits of a chunk over one block exist at a time, at most 256 MiB.
+BLOCK_ITEMS = 2**19
+
+# (vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> scalar: a next-item loss, averaged over the targets
+ItemLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def catalogue_cross_entropy(
@@ -28,8 +34,8 @@ def catalogue_cross_entropy(
         dtype: float32, or bfloat16 for the factors of the matrix products; softmax, sums and gradients are float32 in any case.
 
     Returns:
-        float32 scalar. The logits of at most 256 predictions (128 where N > 65,536) exist at a time, and once: where
-        gradients are wanted they are computed along with the value, and the backward pass only scales them.
+        float32 scalar. The logits of at most 256 predictions (128 where N > 65,536) over at most 524,288 items exist at a time:
+        where gradients are wanted they are computed along with the value, and the backward pass only scales them.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, items = vectors.float(), item_matrix[1:].float()
@@ -46,19 +52,30 @@ def catalogue_divergence(
         item_matrix: [N + 1, d]; row 0 belongs to PAD and takes no part.
 
     Returns:
-        float32 scalar. Logits are computed in the chunks of `catalogue_cross_entropy`, and once more in the backward pass.
+        float32 scalar. Logits are computed in the pieces of `catalogue_cross_entropy`, and once more in the backward pass.
     """
     with torch.autocast(student.device.type, enabled=False):
-        items = item_matrix[1:].float() / temperature
+        items = item_matrix[1:].float()
         rows = _chunk_rows(len(items))
-
-        def chunk_sum(theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
-            target, log_q = F.log_softmax(theirs @ items.T, 1), F.log_softmax(ours @ items.T, 1)
-            return F.kl_div(log_q, target, reduction="sum", log_target=True)
-
-        chunks = zip(teacher.float().split(rows), student.float().split(rows), strict=True)
-        total = sum(checkpoint(chunk_sum, *chunk, use_reentrant=False) for chunk in chunks)
+        blocks = items.split(BLOCK_ITEMS)
+        chunks = zip((teacher.float() / temperature).split(rows), (student.float() / temperature).split(rows), strict=True)
+        total = sum(_divergences(theirs, ours, blocks).sum() for theirs, ours in chunks)
         return total * temperature**2 / len(student)
+
+
+def _divergences(teacher: torch.Tensor, student: torch.Tensor, blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """KL(p || q) of each row [rows], the sum over items of p (teacher's logit - student's), minus the difference of the logs of
+    both sums of exponentials. Each block of items [n, d] gives its part of the three."""
+    parts = [checkpoint(_block_sums, teacher, student, block, use_reentrant=False) for block in blocks]
+    theirs, ours, gaps = (torch.stack(part) for part in zip(*parts, strict=True))  # [blocks, rows] each
+    whole = theirs.logsumexp(0)
+    return ((theirs - whole).exp() * gaps).sum(0) - whole + ours.logsumexp(0)
+
+
+def _block_sums(teacher: torch.Tensor, student: torch.Tensor, items: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of a block: log sum exp of the teacher's and of the student's logits, and the mean of their difference under p."""
+    theirs, ours = teacher @ items.T, student @ items.T
+    return theirs.logsumexp(1), ours.logsumexp(1), (theirs.softmax(1) * (theirs - ours)).sum(1)
 
 
 def _chunk_rows(num_items: int) -> int:
@@ -67,6 +84,9 @@ def _chunk_rows(num_items: int) -> int:
 
 class _MeanCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of vectors [T, d] over items [N, d] at targets int64 [T], in chunks of `rows` predictions.
+
+    The softmax over several blocks of items goes on with the greatest logit and the sums so far, as flash attention does (Dao et
+    al. 2022); where the items are trained too, the logits of each block are then computed once more.
 
     Logits stand with the items first, [N, rows]: on a CPU that product takes half the time of [rows, N].
     With p = softmax and e the items, the gradient is (sum_j p_j e_j - e_target) / T for a vector, and for item j the sum over
@@ -79,25 +99,36 @@ class _MeanCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         wanted = context.needs_input_grad
         vectors, items = vectors.detach(), items.detach()
-        vector_gradient = torch.empty_like(vectors) if wanted[0] else None
+        vector_gradient = torch.zeros_like(vectors) if wanted[0] else None
         item_gradient = torch.zeros_like(items) if wanted[1] else None
         total = vectors.new_zeros((), dtype=torch.float64)
-        buffer = items.new_empty(min(rows, len(targets)) * len(items))
-        item_factor = items.to(dtype)
+        factors = items if len(items) > BLOCK_ITEMS else items.to(dtype)  # several blocks are converted one at a time
+        buffer = items.new_empty(min(rows, len(targets)) * min(len(items), BLOCK_ITEMS))
+        starts = range(0, len(items), BLOCK_ITEMS)
         for start in range(0, len(targets), rows):
             chunk = slice(start, start + rows)
             part, target = vectors[chunk], targets[chunk]
-            logits = buffer[: len(part) * len(items)].view(len(items), len(part))  # [N, rows]
-            _product(item_factor, part.T.to(dtype), logits)
-            positive, highest = logits.gather(0, target.unsqueeze(0)).squeeze(0), logits.amax(0)
-            weights = logits.sub_(highest).exp_()
-            norm = weights.sum(0)  # [rows]
+            highest, norm, positive = part.new_full((len(part),), -torch.inf), *part.new_zeros(2, len(part))
+            for first in starts:
+                block = factors[first : first + BLOCK_ITEMS].to(dtype)
+                logits = _logits(block, part, buffer)
+                inside = (target >= first) & (target < first + len(block))
+                of_targets = logits.gather(0, (target - first).clamp(0, len(block) - 1).unsqueeze(0)).squeeze(0)
+                positive = torch.where(inside, of_targets, positive)
+                former, highest = highest, torch.maximum(highest, logits.amax(0))
+                weights, shrunk = logits.sub_(highest).exp_(), (former - highest).exp()
+                norm, weights = norm * shrunk + weights.sum(0), weights.to(dtype)  # [rows], [n, rows]
+                if vector_gradient is not None:
+                    vector_gradient[chunk] = vector_gradient[chunk] * shrunk.unsqueeze(1) + weights.T @ block
             total += (norm.log() + highest - positive).sum(dtype=torch.float64)
-            weights = weights.to(dtype)
             if vector_gradient is not None:
-                vector_gradient[chunk] = (weights.T @ item_factor) / norm.unsqueeze(1) - items[target]
+                vector_gradient[chunk] = vector_gradient[chunk] / norm.unsqueeze(1) - items[target]
+            for first in starts if item_gradient is not None else ():
+                block = factors[first : first + BLOCK_ITEMS].to(dtype)
+                if len(starts) > 1:  # those of the last block are all that is left
+                    weights = _logits(block, part, buffer).sub_(highest).exp_().to(dtype)
+                _add_product(weights, (part / norm.unsqueeze(1)).to(dtype), item_gradient[first : first + len(block)])
             if item_gradient is not None:
-                _add_product(weights, (part / norm.unsqueeze(1)).to(dtype), item_gradient)
                 item_gradient.index_add_(0, target, part, alpha=-1)
         context.gradients, context.number = (vector_gradient, item_gradient), len(targets)
         return (total / len(targets)).to(vectors.dtype)
@@ -109,12 +140,12 @@ class _MeanCrossEntropy(torch.autograd.Function):
         return *scaled, None, None, None
 
 
-def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
-    """out = left @ right, where `out` may be of a wider dtype than the factors."""
-    if left.dtype == out.dtype:
-        torch.mm(left, right, out=out)
-    else:
-        out.copy_(left @ right)
+def _logits(items: torch.Tensor, vectors: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+    """items [n, d] @ vectors [rows, d].T, [n, rows] in the buffer, which may be of a wider dtype than the items."""
+    out = buffer[: len(vectors) * len(items)].view(len(items), len(vectors))
+    if items.dtype == out.dtype:
+        return torch.mm(items, vectors.T, out=out)
+    return out.copy_(items @ vectors.T.to(items.dtype))
 
 
 def _add_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:

@@ -38,6 +38,15 @@ class Recommender(nn.Module):
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         """Dot products float32 [B, C] of user vectors [B, d] with the item vectors of candidates int64 [B, C]."""
         items = self.item_matrix()
-        if len(items) <= DENSE_SCORE_FACTOR * candidates.shape[1]:
+        if _dense(len(items), candidates.shape[1]):
             return self.score_all(users).gather(1, candidates)
         return torch.bmm(items[candidates], users.unsqueeze(2)).squeeze(2)
+
+    def floats_per_row(self, num_candidates: int) -> int:
+        """How many floats `score` holds for a user, beside the candidates' vectors."""
+        num_scores = len(self.item_matrix())
+        return num_scores if _dense(num_scores, num_candidates) else num_candidates
+
+
+def _dense(num_scores: int, num_candidates: int) -> bool:
+    return num_scores <= DENSE_SCORE_FACTOR * num_candidates

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from slmrec.catalogue_loss import catalogue_cross_entropy, catalogue_divergence
+from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy, catalogue_divergence
 from slmrec.distillation import losses
 from slmrec.distillation.arguments import DISTILLATION_TERMS, DistillationArguments
 from slmrec.distillation.teacher import Teacher, TeacherSignals
@@ -23,11 +23,13 @@ class DistillationObjective:
         teacher: gives the teacher's signals of a batch.
         layers: the student's layers that are compared with the teacher's (`alignment.block_ends`).
         arguments: the weights of the terms and the protocol.
+        item_loss: of `ce` and of the supervised blocks.
     """
 
     teacher: Teacher
     layers: tuple[int, ...]
     arguments: DistillationArguments
+    item_loss: ItemLoss = catalogue_cross_entropy
 
     def __call__(self, model: ForwardPass, batch: dict[str, torch.Tensor]) -> Terms:
         """Scalars: `ce`, unweighted those terms whose weight is above zero, and `loss`, the weighted sum.
@@ -35,7 +37,7 @@ class DistillationObjective:
         With a teacher that learns, `teacher_ce` is its own next-item loss, part of the sum with weight 1.
         """
         encoded = model(batch, layers=self.layers, attention=self._weighted("attention"))
-        terms = {"ce": catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])}
+        terms = {"ce": self.item_loss(encoded.users, encoded.items, batch["targets"])}
         if self._weighted("ms"):
             terms["ms"] = self._supervision_term(encoded, batch)
         if self.teacher.learns or any(self._weighted(name) for name in DISTILLATION_TERMS if name != "ms"):
@@ -73,9 +75,7 @@ class DistillationObjective:
 
     def _supervision_term(self, encoded: Encoded, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The term of Eq. 5 over blocks 1..B-1; a missing adapter is a KeyError, never a missing term."""
-        block_losses = [
-            catalogue_cross_entropy(encoded.block_users[layer], encoded.items, batch["targets"]) for layer in self.layers[:-1]
-        ]
+        block_losses = [self.item_loss(encoded.block_users[layer], encoded.items, batch["targets"]) for layer in self.layers[:-1]]
         return (losses.summed_loss if self.arguments.protocol == "released" else losses.mean_loss)(block_losses)
 
 

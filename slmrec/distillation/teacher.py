@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import EllmRecommender, Encoded
 
@@ -74,13 +74,13 @@ class LearningTeacher:
 
     learns = True
 
-    def __init__(self, model: EllmRecommender, layers: tuple[int, ...]):
-        self.model, self.layers = model, layers
+    def __init__(self, model: EllmRecommender, layers: tuple[int, ...], item_loss: ItemLoss = catalogue_cross_entropy):
+        self.model, self.layers, self.item_loss = model, layers, item_loss
 
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
         encoded = self.model(batch, layers=self.layers, attention=attention)
         signals = _signals(encoded, self.layers)
-        signals.loss = catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])
+        signals.loss = self.item_loss(encoded.users, encoded.items, batch["targets"])
         return signals
 
 

@@ -49,11 +49,14 @@ class CountingModel(Encoder):
         """Raises InputError, likewise."""
         self.item_matrix()
 
-    def score_block(self, users: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        return self.score_all(users)[:, start:stop]
+    def score_all(self, users: torch.Tensor) -> torch.Tensor:
+        return self.score_block(users, 0, len(self.popularity))
 
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         return self.score_all(users).gather(1, candidates)
+
+    def floats_per_row(self, num_candidates: int) -> int:
+        return len(self.popularity)
 
 
 class Popularity(CountingModel):
@@ -63,8 +66,8 @@ class Popularity(CountingModel):
         items, _ = training_parts(rows)
         self.popularity = count(items, len(self.popularity))
 
-    def score_all(self, users: torch.Tensor) -> torch.Tensor:
-        return self.popularity.repeat(len(users), 1)
+    def score_block(self, users: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        return self.popularity[start:stop].repeat(len(users), 1)
 
 
 class Markov(CountingModel):
@@ -97,14 +100,15 @@ class Markov(CountingModel):
         self.following = torch.from_numpy(pairs % size)
         self.times = torch.from_numpy(times).float()
 
-    def score_all(self, users: torch.Tensor) -> torch.Tensor:
+    def score_block(self, users: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         last = users.squeeze(1).long()
         first = self.offsets[last]  # [B] the first of the pairs that begin with the last item
         numbers = self.offsets[last + 1] - first
         row = row_numbers(numbers)
         pair = first[row] + places(numbers)
-        scores = (self.popularity / (1 + self.popularity.max())).repeat(len(last), 1)
-        scores[row, self.following[pair]] += self.times[pair]
+        scores = (self.popularity[start:stop] / (1 + self.popularity.max())).repeat(len(last), 1)
+        inside = (self.following[pair] >= start) & (self.following[pair] < stop)
+        scores[row[inside], self.following[pair[inside]] - start] += self.times[pair[inside]]
         return scores
 
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *rest) -> None:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, get_args, get_type_hints
 import torch
 from torch import nn
 
+from slmrec.catalogue_loss import ItemLoss
 from slmrec.ragged import row_ends
 from slmrec.recommender import Recommender
 
 if TYPE_CHECKING:  # rows come in ready made: encoders do not depend on the data stage
     from slmrec.data.batches import SplitRows
-
-# (vectors [T, d], item matrix [N + 1, d], targets int64 [T]) -> scalar: the next-item loss, which the training loop chooses.
-ItemLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class OwnFlag:

@@ -11,8 +11,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.encoders.encoder import ItemLoss
+from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
 
 
 def choose_item_loss(name: str, num_negatives: int, precision: str = "fp32") -> ItemLoss:

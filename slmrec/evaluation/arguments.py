@@ -25,6 +25,9 @@ class EvaluationArguments:
     candidates_seed: int = field(default=0, metadata={"help": "seed of the candidates that a target is ranked against"})
     num_candidates: int = field(default=999, metadata={"help": "candidates per target, all of them items the user never touched"})
     eval_batch_size: int = field(default=512, metadata={"help": "users per batch; it has no influence on the result"})
+    score_mib: int = field(
+        default=64, metadata={"help": "memory of scores, in MiB; a large catalogue is scored in blocks of items"}
+    )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     launch: int | None = field(
         default=None, metadata={"help": "processes of this machine that share the work; default: $LAUNCH, or else one"}
@@ -32,5 +35,5 @@ class EvaluationArguments:
 
     def __post_init__(self):
         check_choices(self)
-        each(at_least, self, "num_candidates eval_batch_size launch", 1)
+        each(at_least, self, "num_candidates eval_batch_size score_mib launch", 1)
         seed_in_range("candidates_seed", self.candidates_seed, 64)

@@ -32,6 +32,7 @@ from slmrec.recommender import Recommender
 
 MIN_ACTIONS = 3  # one to read, one target for validation, one for test
 SCORE_FLOATS = 2**24  # floats that scoring may hold at once (64 MiB); batches are cut into pieces that keep to it
+FEWEST_USERS = 16  # that are scored at once: a catalogue for which SCORE_FLOATS would allow fewer is cut into blocks of items
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def evaluate_recommender(
     batch_size: int = 512,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    score_floats: int | None = None,
 ) -> Evaluation:
     """Rank every user's target of a split.
 
@@ -78,6 +80,7 @@ def evaluate_recommender(
         seed: of the candidates, not of the model.
         sampled: rank among `num_candidates` items that the user never touched.
         full_ranking: rank among all items, those masked that the user touched before the target.
+        score_floats: how many floats scoring may hold at once; default SCORE_FLOATS.
 
     Raises InputError when a user has too few actions, and NotFiniteError when the model's vectors or scores are not finite.
     """
@@ -86,10 +89,11 @@ def evaluate_recommender(
     rows = _split_rows(dataset, split, model.max_length)
     seconds = {"encode": 0.0, "candidates": 0.0, "score": 0.0}
     rankings: dict[str, _SampledRanking | _FullRanking] = {}
+    floats = score_floats or SCORE_FLOATS
     if sampled:
-        rankings["sampled"] = _SampledRanking(dataset, split, seed, num_candidates, seconds)
+        rankings["sampled"] = _SampledRanking(dataset, split, seed, num_candidates, seconds, floats)
     if full_ranking:
-        rankings["full"] = _FullRanking(dataset, split, seconds)
+        rankings["full"] = _FullRanking(dataset, split, seconds, floats)
     order = np.argsort(-rows.lengths, kind="stable")  # like lengths together: little padding; the longest show their memory first
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     own = batches[processes.rank() :: processes.number()]
@@ -114,15 +118,17 @@ def evaluate_recommender(
 class _SampledRanking:
     """Ranks among candidates, as the batches come in."""
 
-    def __init__(self, dataset: SequenceDataset, split: str, seed: int, num_candidates: int, seconds: dict[str, float]):
+    def __init__(
+        self, dataset: SequenceDataset, split: str, seed: int, num_candidates: int, seconds: dict[str, float], floats: int
+    ):
         self.dataset, self.split, self.seed, self.num_candidates = dataset, split, seed, num_candidates
-        self.seconds = seconds
+        self.seconds, self.floats = seconds, floats
         self.ranks = np.zeros(dataset.num_users, dtype=np.int32)
         self.counts = np.zeros(dataset.num_users, dtype=np.int32)  # candidates without PAD
         self.digests = np.zeros((dataset.num_users, 32), dtype=np.uint8)
 
     def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
-        for piece in _pieces(len(users), self.num_candidates):
+        for piece in _pieces(len(users), self.num_candidates, self.floats):
             self._add_piece(model, users[piece], vectors[piece], targets[piece])
 
     def _add_piece(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
@@ -137,10 +143,10 @@ class _SampledRanking:
             )
             self.counts[users] = (candidates != PAD).sum(axis=1)
             self.digests[users] = row_digests(candidates)
-        row_floats = max(self.num_candidates * vectors.shape[1], self.dataset.num_items + 1)
+        row_floats = max(self.num_candidates * vectors.shape[1], model.floats_per_row(self.num_candidates + 1))
         with _timed(self.seconds, "score"):
             rivals = torch.from_numpy(candidates).to(vectors.device, torch.int64)
-            for piece in _pieces(len(users), row_floats):
+            for piece in _pieces(len(users), row_floats, self.floats):
                 self.ranks[users[piece]] = _sampled_ranks(model, users[piece], vectors[piece], targets[piece], rivals[piece])
             self.ranks[users[self.counts[users] == 0]] = UNDEFINED
 
@@ -165,16 +171,19 @@ class _SampledRanking:
 class _FullRanking:
     """Ranks among all items, as the batches come in."""
 
-    def __init__(self, dataset: SequenceDataset, split: str, seconds: dict[str, float]):
-        self.dataset, self.seconds = dataset, seconds
+    def __init__(self, dataset: SequenceDataset, split: str, seconds: dict[str, float], floats: int):
+        self.dataset, self.seconds, self.floats = dataset, seconds, floats
         self.until = dataset.target_positions(split) + 1
         self.ranks = np.zeros(dataset.num_users, dtype=np.int32)
 
     def add(self, model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor) -> None:
+        num_scores = self.dataset.num_items + 1  # with PAD's
+        width = num_scores if FEWEST_USERS * num_scores <= self.floats else max(1, self.floats // max(FEWEST_USERS, len(users)))
         with _timed(self.seconds, "score"):
-            for piece in _pieces(len(users), self.dataset.num_items + 1):
+            for piece in _pieces(len(users), width, self.floats):
                 seen = self.dataset.sequences_until(users[piece], self.until[users[piece]])
-                self.ranks[users[piece]] = _full_ranks(model, users[piece], vectors[piece], targets[piece], *seen)
+                ranked = users[piece], vectors[piece], targets[piece], *seen
+                self.ranks[users[piece]] = _full_ranks(model, *ranked, num_scores, width)
 
     def gather(self) -> None:
         self.ranks = processes.summed(self.ranks)
@@ -195,18 +204,43 @@ def _sampled_ranks(
 
 
 def _full_ranks(
-    model: Recommender, users: np.ndarray, vectors: torch.Tensor, targets: torch.Tensor, seen: np.ndarray, lengths: np.ndarray
+    model: Recommender,
+    users: np.ndarray,
+    vectors: torch.Tensor,
+    targets: torch.Tensor,
+    seen: np.ndarray,
+    lengths: np.ndarray,
+    num_scores: int,
+    width: int,
 ) -> np.ndarray:
-    """Ranks [B] of targets [B] among all items but those seen (back to back [T], lengths [B]; each user's target is the last)."""
-    scores = model.score_all(vectors)  # [B, N + 1]
-    scores[:, PAD] = 0.0
-    _require_finite(scores, users, "score")
-    positives = scores.gather(1, targets.unsqueeze(1))  # taken before the mask, which the target falls under too
-    row = torch.from_numpy(row_numbers(lengths)).to(scores.device)
-    scores[row, torch.from_numpy(seen).to(scores.device, torch.int64)] = -math.inf
-    scores[:, PAD] = -math.inf
-    ranks = 1 + (scores >= positives).sum(dim=1, dtype=torch.int32)
-    return ranks.where((scores > -math.inf).any(dim=1), UNDEFINED).cpu().numpy()
+    """Ranks [B] of targets [B] among all items but those seen (back to back [T], lengths [B]; each user's target is the last).
+
+    The scores of `width` items exist at a time. Where that is not all, those of the targets' blocks are computed twice, so that a
+    target and an item with the same vector have the same score.
+    """
+    blocks = [(start, min(start + width, num_scores)) for start in range(0, num_scores, width)]
+    whole = model.score_all(vectors) if len(blocks) == 1 else None
+    scores_of = lambda *block: model.score_block(vectors, *block) if whole is None else whole
+    positives = vectors.new_zeros(len(users))
+    for start, stop in blocks:
+        here = ((targets >= start) & (targets < stop)).nonzero().squeeze(1)
+        if len(here):
+            positives[here] = scores_of(start, stop)[here, targets[here] - start]
+    row = torch.from_numpy(row_numbers(lengths)).to(vectors.device)
+    touched = torch.from_numpy(seen).to(vectors.device, torch.int64)
+    ahead, rivals = torch.zeros_like(targets), torch.zeros_like(targets, dtype=torch.bool)
+    for start, stop in blocks:
+        scores = scores_of(start, stop)  # [B, stop - start]
+        if start == PAD:
+            scores[:, PAD] = 0.0
+        _require_finite(scores, users, "score")
+        here = (touched >= start) & (touched < stop)
+        scores[row[here], touched[here] - start] = -math.inf
+        if start == PAD:
+            scores[:, PAD] = -math.inf
+        ahead += (scores >= positives.unsqueeze(1)).sum(dim=1)
+        rivals |= (scores > -math.inf).any(dim=1)
+    return torch.where(rivals, 1 + ahead, UNDEFINED).to(torch.int32).cpu().numpy()
 
 
 def _summary(ranks: np.ndarray) -> dict:
@@ -258,9 +292,9 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] += time.perf_counter() - started
 
 
-def _pieces(num_rows: int, row_floats: int) -> Iterator[slice]:
-    """Slices of num_rows rows, each within SCORE_FLOATS floats (but at least one row)."""
-    size = max(1, SCORE_FLOATS // row_floats)
+def _pieces(num_rows: int, row_floats: int, floats: int) -> Iterator[slice]:
+    """Slices of num_rows rows, each within so many floats (but at least one row)."""
+    size = max(1, floats // row_floats)
     return (slice(start, start + size) for start in range(0, num_rows, size))
 
 

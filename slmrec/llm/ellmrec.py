@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
@@ -199,11 +199,13 @@ class EllmRecommender(Recommender):
         return self.item_embeddings
 
 
-def next_item_objective(model: ForwardPass, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def next_item_objective(
+    model: ForwardPass, batch: dict[str, torch.Tensor], item_loss: ItemLoss = catalogue_cross_entropy
+) -> dict[str, torch.Tensor]:
     """What fine-tuning minimises: cross-entropy over all items (paper, Eq. 1), averaged over the batch's targets.
 
     Scalars `ce` and `loss`, the same here.
     """
     encoded = model(batch)
-    cross_entropy = catalogue_cross_entropy(encoded.users, encoded.items, batch["targets"])
+    cross_entropy = item_loss(encoded.users, encoded.items, batch["targets"])
     return {"ce": cross_entropy, "loss": cross_entropy}

@@ -20,7 +20,7 @@ from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.llm.arguments import BackboneArguments, EllmArguments, EllmInputs
 from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
 from slmrec.text.arguments import TextArguments, TextUseArguments
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, UpdateArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
 
 Own = TypeVar("Own")
 
@@ -68,7 +68,7 @@ ENCODER = (
 )  # all flags of SASRec; others have more
 SASREC = {"model": "sasrec", "data": "-", "text": "-", "pretrain_epochs": None} | UPDATE | OUTPUT
 EMBEDDINGS = {"encoder": "-", "data": None, "from_pickle": None, "first_item_row": 1} | OUTPUT
-FINETUNE = (EllmInputs, EllmArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
+FINETUNE = (EllmInputs, EllmArguments, LossArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
 DISTILL = (*FINETUNE[:2], DistillationArguments, *FINETUNE[2:])
 OPENP5 = (OpenP5Inputs, OpenP5Arguments, OpenP5TrainingArguments, OutputArguments)
 TEACHER = {"teacher": "-", "online": False, "teacher_layers": None}

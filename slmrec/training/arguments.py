@@ -87,6 +87,28 @@ class UpdateArguments:
 
 
 @dataclass
+class LossArguments:
+    """Which items a target is compared with."""
+
+    loss: Literal["ce", "sampled"] = field(
+        default="ce", metadata={"help": "ce: all items (Eq. 1); sampled: an estimate of it from drawn items, for huge catalogues"}
+    )
+    num_negatives: int | None = field(default=None, metadata={"help": "with --loss sampled: items drawn a step; default 8192"})
+
+    def __post_init__(self):
+        check_choices(self)
+        at_least("num_negatives", self.num_negatives, 1)
+        if self.num_negatives is not None and self.loss == "ce":
+            raise InputError(f"--num_negatives {self.num_negatives}: --loss ce is over all items; --loss sampled draws some")
+        if self.loss == "sampled" and self.num_negatives is None:
+            self.num_negatives = 8192
+
+    def settings(self) -> dict:
+        """What the loss adds to a stage's configuration: nothing where it is the paper's."""
+        return {} if self.loss == "ce" else {"loss": self.loss, "num_negatives": self.num_negatives}
+
+
+@dataclass
 class GuideArguments:
     """Pulling user vectors to those of the recommender that the item embeddings come from (not in the paper)."""
 

@@ -114,7 +114,7 @@ def test_the_demos_stage_has_its_seed_by_name_alone():
         ("--format csv --item_table f", "data: --item_table is only for --format sequences or recbole"),
         ("--student.num_blocks 1", "--student.num_blocks 1 has no intermediate block to supervise (Eq. 5): give --lambda_ms 0"),
         ("--backbone.hidden_size 65", "--backbone.hidden_size 65: rotary heads need an even share for each of 4 heads"),
-        ("--num_negatives 3", "sasrec: --num_negatives 3: --loss ce is over all items; the other losses draw negatives"),
+        ("--num_negatives 3", "teacher: --num_negatives 3: --loss ce is over all items; --loss sampled draws some"),
         ("--run_dir", "--run_dir needs a value"),
         ("x --seed 1", "x: a flag such as --name is expected here"),
     ],

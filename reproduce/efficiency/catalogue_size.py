@@ -1,0 +1,181 @@
+"""Time and memory of what touches the whole catalogue, from ten thousand to ten million items.
+
+    python -m reproduce.efficiency.catalogue_size --json results/efficiency/cpu_catalogue_size.json
+
+Each number comes from a process of its own: random item vectors, and of one batch the next-item loss with its gradient (over the
+whole catalogue, and estimated by --loss sampled), or the ranks of its users (among 1 + 999 candidates, and among all items).
+Memory is what the process holds at most beyond the item vectors. `plain` is torch's own cross-entropy of the whole matrix of
+logits, where that has at most a quarter of a billion of them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from reproduce.efficiency.environment import environment
+from reproduce.table import to_text
+from slmrec.artifacts import write_json
+from slmrec.catalogue_loss import catalogue_cross_entropy
+from slmrec.checks import at_least, each
+from slmrec.command_line import parse_arguments
+from slmrec.data.dataset import SequenceDataset
+from slmrec.errors import InputError
+from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.recommender import Recommender
+from slmrec.runtime import peak_memory_mib, run_main
+from slmrec.training.sampled_softmax import SampledSoftmax
+
+SIZES = [10_000, 100_000, 1_000_000, 10_000_000]
+PLAIN_LOGITS = 2**28
+HISTORY = 10
+
+
+@dataclass
+class CatalogueArguments:
+    """What to measure."""
+
+    items: list[int] = field(default_factory=lambda: list(SIZES), metadata={"help": "numbers of items"})
+    batch_size: int = field(default=256, metadata={"help": "predictions of a training step, and users that are ranked"})
+    width: int = field(default=64, metadata={"help": "d of the item vectors"})
+    repeats: int = field(default=3, metadata={"help": "timed turns, after one that is not; the median counts"})
+    json: str | None = field(default=None, metadata={"help": "file to write the result to"})
+    case: str | None = field(default=None, metadata={"help": "one case alone, in this process"})
+
+    def __post_init__(self):
+        each(at_least, self, "batch_size width repeats", 1)
+        for number in self.items:
+            at_least("items", number, 1000)
+        if self.case is not None and self.case not in CASES:
+            raise InputError(f"--case {self.case}: choose one of {', '.join(CASES)}")
+
+
+class RandomVectors(Recommender):
+    """Random item vectors; a user is the sum of the history's."""
+
+    max_length = HISTORY
+
+    def __init__(self, items: torch.Tensor):
+        super().__init__()
+        self.register_buffer("items", items)
+
+    def item_matrix(self) -> torch.Tensor:
+        return self.items
+
+    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.stack([self.items[part].sum(0) for part in batch["history"].split(batch["lengths"].tolist())])
+
+
+class Problem:
+    """One batch over a catalogue: each case is a method that makes one turn."""
+
+    def __init__(self, num_items: int, arguments: CatalogueArguments):
+        random = np.random.default_rng(0)
+        users, generator = arguments.batch_size, torch.Generator().manual_seed(0)
+        self.vectors = torch.randn(users, arguments.width, generator=generator, requires_grad=True)
+        self.items = torch.randn(num_items + 1, arguments.width, generator=generator)
+        sequences = random.integers(1, num_items + 1, size=users * HISTORY).astype(np.int32)
+        self.dataset = SequenceDataset(sequences, np.arange(users + 1) * HISTORY, num_items)
+        self.targets = torch.from_numpy(random.integers(1, num_items + 1, size=users))
+        self.sampled_softmax = SampledSoftmax(np.ones(num_items + 1), 8192)
+
+    def plain(self) -> float:
+        loss = F.cross_entropy(self.vectors @ self.items[1:].T, self.targets - 1)
+        loss.backward()
+        return loss.item()
+
+    def loss(self) -> float:
+        loss = catalogue_cross_entropy(self.vectors, self.items, self.targets)
+        loss.backward()
+        return loss.item()
+
+    def sampled(self) -> float:
+        loss = self.sampled_softmax(self.vectors, self.items, self.targets)
+        loss.backward()
+        return loss.item()
+
+    def validation(self) -> float:
+        return self._ranked(sampled=True)
+
+    def full_ranking(self) -> float:
+        return self._ranked(sampled=False, full_ranking=True)
+
+    def _ranked(self, **ways: bool) -> float:
+        found = evaluate_recommender(RandomVectors(self.items), self.dataset, "test", progress=False, **ways)
+        return next(iter(found.metrics.values()))["MRR"]
+
+
+CASES = ("plain", "loss", "sampled", "validation", "full_ranking")
+
+
+def measure(arguments: CatalogueArguments) -> dict:
+    """Of one case, in this process."""
+    (num_items,) = arguments.items
+    assert arguments.case is not None
+    torch.randn(256, 256) @ torch.randn(256, 256)  # what a first product sets up is nobody's
+    problem = Problem(num_items, arguments)
+    turn, before, seconds = getattr(problem, arguments.case), peak_memory_mib(torch.device("cpu")), []
+    torch.manual_seed(0)
+    value = turn()
+    for _ in range(arguments.repeats):
+        started = time.perf_counter()
+        turn()
+        seconds.append(time.perf_counter() - started)
+    memory = round(peak_memory_mib(torch.device("cpu")) - before, 1)
+    return {"items": num_items, "case": arguments.case, "seconds": float(np.median(seconds)), "mib": memory, "value": value}
+
+
+def measure_all(arguments: CatalogueArguments) -> list[dict]:
+    measured = []
+    for number in arguments.items:
+        for case in CASES:
+            if case == "plain" and number * arguments.batch_size > PLAIN_LOGITS:
+                continue
+            given = asdict(arguments) | {"items": number, "case": case}
+            flags = [
+                text
+                for name, value in given.items()
+                if value is not None and name != "json"
+                for text in (f"--{name}", str(value))
+            ]
+            words = [sys.executable, "-m", "reproduce.efficiency.catalogue_size", *flags]
+            ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+            if ended.returncode:
+                raise InputError(f"{number} items, {case}: failed with status {ended.returncode}")
+            measured.append(json.loads(ended.stdout.splitlines()[-1]))
+            print(ended.stdout.splitlines()[-1], flush=True)
+    return measured
+
+
+def as_text(measured: list[dict]) -> str:
+    """A line for each number of items, seconds and MiB of each case."""
+    found = {(entry["items"], entry["case"]): f"{entry['seconds']:.2f} s, {entry['mib']:.0f} MiB" for entry in measured}
+    sizes = list(dict.fromkeys(entry["items"] for entry in measured))
+    rows = [[f"{size:,}", *(found.get((size, case), "-") for case in CASES)] for size in sizes]
+    return to_text(["items", *CASES], rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    (arguments,) = parse_arguments(CatalogueArguments, argv, description=__doc__)
+    if arguments.case:
+        print(json.dumps(measure(arguments)))
+        return
+    measured = measure_all(arguments)
+    print(as_text(measured))
+    if arguments.json:
+        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+        described = {"batch_size": arguments.batch_size, "width": arguments.width}
+        where = environment("reproduce.efficiency.catalogue_size", argv, torch.device("cpu"))
+        write_json(arguments.json, {"measured": measured, "configuration": described, "environment": where})
+
+
+if __name__ == "__main__":
+    run_main(main)
