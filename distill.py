@@ -23,14 +23,14 @@ from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.distillation.alignment import Alignment, align
 from slmrec.distillation.arguments import DistillationArguments
-from slmrec.distillation.cache import CacheKey, cached_teacher
+from slmrec.distillation.cache import CachedTeacher, CacheKey, cached_teacher
 from slmrec.distillation.joint import trained_model
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, Teacher
 from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
-from slmrec.llm.backbone import load_backbone_config
+from slmrec.llm.backbone import load_backbone_config, share_frozen
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
 from slmrec.llm.start import start_from_teacher
@@ -115,6 +115,8 @@ def main(argv: list[str] | None = None) -> None:
             go_on_from(model, Path(update.update_from))
         item_loss = choose_loss(loss, inputs.data)
         teacher = open_teacher(distillation, alignment, student, inputs, training, dtype, item_loss)
+        if not isinstance(teacher, CachedTeacher):
+            share_frozen(model.to(pick_device(training.device)).backbone, teacher.model.to(pick_device(training.device)).backbone)
         objective = DistillationObjective(teacher, alignment.student, distillation, item_loss)
         objective = guided(objective, guide, student, training.device)
         train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision, update)

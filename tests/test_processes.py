@@ -50,7 +50,7 @@ def launch(tmp_path, case):
     script.write_text(SCRIPT, encoding="utf-8")
     environment = os.environ | {"LAUNCH": "2", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, str(script), case]
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=1000, check=False)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,24 @@ def plain_backbone(backbone: nn.Module) -> PreTrainedModel:
     return backbone.get_base_model() if isinstance(backbone, PeftModel) else backbone
 
 
+def share_frozen(model: nn.Module, other: nn.Module) -> int:
+    """Let two backbones hold the frozen weights that they have in common once: the same name, dtype and numbers.
+
+    Both lie on one device; adapters and whatever else is trained stay each one's own. Returns the bytes that are saved.
+    """
+    theirs = {name: weight for name, weight in plain_backbone(other).named_parameters() if not weight.requires_grad}
+    modules, saved = dict(plain_backbone(model).named_modules()), 0
+    for name, weight in list(plain_backbone(model).named_parameters()):
+        twin = theirs.get(name)
+        if weight.requires_grad or twin is None or twin is weight or twin.dtype != weight.dtype:
+            continue
+        if torch.equal(weight, twin):
+            place, _, leaf = name.rpartition(".")
+            setattr(modules[place], leaf, twin)
+            saved += weight.nbytes
+    return saved
+
+
 def count_parameters(module: nn.Module) -> dict[str, int]:
     """Parameters in all and those that are trained (Table 5 counts inference and training parameters this way)."""
     return {

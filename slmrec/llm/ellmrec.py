@@ -100,6 +100,7 @@ class EllmRecommender(Recommender):
         size = item_embeddings.shape[1]
         self.max_length, self.targets, self.encoding, self.prompt = max_length, targets, encoding, prompt
         self.backbone = backbone
+        self.recompute = False
         self.item_projection = nn.Linear(size, hidden_size)
         self.item_dropout = nn.Dropout(item_dropout)
         self.user_projection = nn.Linear(hidden_size, size, bias=False)
@@ -169,7 +170,8 @@ class EllmRecommender(Recommender):
         )
         supervised = [int(layer) for layer in self.block_projections]
         wanted = {*layers, *supervised, self.num_layers} | ({ATTENTION} if attention else set())
-        states = ENCODINGS[self.encoding](decoder, rows, wanted)
+        options = {"recompute": True} if self.recompute and self.training and self.encoding == "exact" else {}
+        states = ENCODINGS[self.encoding](decoder, rows, wanted, **options)
         return Encoded(
             users=self._read_user(self.user_projection, states[self.num_layers]),
             items=self.item_embeddings,
@@ -178,6 +180,13 @@ class EllmRecommender(Recommender):
             projected={layer: self.state_projections[str(layer)](states[layer]) for layer in layers if self._projects(layer)},
             attention=states.get(ATTENTION),
         )
+
+    def recompute_activations(self) -> None:
+        """From here on the backward pass computes what is inside each layer once more: gradient checkpointing."""
+        self.recompute = True
+        if self.encoding == "reference":
+            kept = {"use_reentrant": False}
+            plain_backbone(self.backbone).activation_checkpointing_enable(activation_checkpointing_kwargs=kept)
 
     def _projects(self, layer: int) -> bool:
         return str(layer) in self.state_projections

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
@@ -110,8 +111,10 @@ class SharedPrompt:
         return torch.cat([prompt_keys, keys], dim=2), torch.cat([prompt_values, values], dim=2)
 
 
-def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int | str]) -> States:
+def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int | str], recompute: bool = False) -> States:
     """The states of `reference_states`, computed without the shared prompt's and the padding's repetition.
+
+    With `recompute`, what is inside a layer is not kept for the backward pass but computed once more there.
 
     `layers` may hold `ATTENTION` as well, beside the last layer: float32 [n, H, P + W], each read token's attention weights in
     the last layer. What stands at a slot depends on the packing, which is the same for all models that read the same rows.
@@ -126,16 +129,16 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
     states: States = {}
     depth = len(decoder.layers)
     for number, layer in enumerate(decoder.layers, start=1):
-        shared, window = SharedPrompt(), attention_window(decoder.config, number, rows.length)
+        window = attention_window(decoder.config, number, rows.length)
         mask = masks.of_rows(window)
         if number == depth:
             break
-        inside = masks.of_prompt(window)
-        prompt = layer(prompt, position_embeddings=prompt_rope, past_key_values=shared, attention_mask=inside)
-        hidden = layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask)
+        arguments = layer, prompt, hidden, prompt_rope, rope, masks.of_prompt(window), mask
+        prompt, hidden = checkpoint(_layer, *arguments, use_reentrant=False) if recompute else _layer(*arguments)
         if number in layers:
             states[number] = take(hidden)
     if depth in layers:
+        shared = SharedPrompt()
         _keep_prompt(layer, prompt, prompt_rope, shared)
         if ATTENTION in layers:
             states[ATTENTION] = take(_attention_weights(layer, hidden, rope, shared, mask).transpose(1, 2))
@@ -145,6 +148,21 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
             final = _last_tokens(layer, hidden, rope, shared, mask, packing)
         states[depth] = decoder.norm(final)
     return states
+
+
+def _layer(
+    layer: DecoderLayer,
+    prompt: torch.Tensor,
+    hidden: torch.Tensor,
+    prompt_rope,
+    rope,
+    inside: torch.Tensor | None,
+    mask: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One decoder layer of the prompt [1, P, d] and, after it, of the packed rows [R, W, d], with their attention masks."""
+    shared = SharedPrompt()
+    prompt = layer(prompt, position_embeddings=prompt_rope, past_key_values=shared, attention_mask=inside)
+    return prompt, layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask)
 
 
 def require_exact_support(config: PretrainedConfig) -> None:

@@ -42,6 +42,9 @@ class LlmTrainingArguments:
     )
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata={"help": "auto: cuda where there is one"})
     report_to: Literal["none", "tensorboard", "wandb"] = field(default="tensorboard", metadata={"help": "where the curves go"})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "keep no activations inside layers and compute them twice: less memory, a third slower"}
+    )
     launch: int | None = field(
         default=None, metadata={"help": "processes of this machine that share the work; default: $LAUNCH, or else one"}
     )

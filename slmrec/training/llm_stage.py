@@ -32,7 +32,7 @@ BF16_CPU_WIDTH = 256  # see resolve_precision
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights that are not trained are kept
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
 BOOKKEEPING = {"device", "launch", "report_to", "resume_from_checkpoint", "logging_steps", "save_total_limit"}
-BOOKKEEPING |= {"per_device_eval_batch_size"}
+BOOKKEEPING |= {"per_device_eval_batch_size", "gradient_checkpointing"}
 
 
 def open_stage(
@@ -126,6 +126,8 @@ def train_and_save(
         settings = hugging_face_arguments(training, stage.path, precision == "bf16")
     except ValueError as error:
         raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
+    for part in model.parts().values() if training.gradient_checkpointing else ():
+        part.recompute_activations()
     trainer = RecommenderTrainer(
         model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model, run=stage.identity()
     )

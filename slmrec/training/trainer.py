@@ -36,6 +36,7 @@ TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its ter
 def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
     """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1)."""
     own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint", "report_to", "launch"}
+    own |= {"gradient_checkpointing"}  # EllmRecommender.recompute_activations
     names = flags_of(LlmTrainingArguments).keys() - own  # a stage's arguments may be more than these
     passed = {name: getattr(arguments, name) for name in names}
     built = TrainingArguments(

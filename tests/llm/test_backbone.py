@@ -21,6 +21,7 @@ from slmrec.llm.backbone import (
     plain_backbone,
     require_causal,
     shallow_config,
+    share_frozen,
     written_by_this_project,
 )
 
@@ -300,3 +301,28 @@ def test_no_call_leaves_it_open_whether_a_checkpoint_may_bring_code():
                     found.append(path.name)
                     assert {"trust_remote_code", "NO_REMOTE_CODE", "source"} & set(given), f"{path}:{call.lineno}"
     assert {"backbone.py", "make_backbone.py", "language_model.py", "base_model.py", "cases.py"} <= set(found)
+
+
+def test_frozen_weights_that_two_models_have_in_common_are_held_once(tiny_backbone):
+    """A student of 2 layers and its teacher of 4: embeddings, final norm and the first two layers are the same numbers."""
+    student, teacher = (add_lora(load_backbone(str(tiny_backbone), layers), 4, 4, 0.0, ["up_proj"]) for layers in (2, 4))
+    vectors = torch.randn(1, 5, 32)
+    before = student(inputs_embeds=vectors).last_hidden_state
+    frozen = sum(weight.nbytes for weight in student.parameters() if not weight.requires_grad)
+    assert share_frozen(student, teacher) == frozen and share_frozen(student, teacher) == 0
+    assert torch.equal(student(inputs_embeds=vectors).last_hidden_state, before)
+    held = {weight.data_ptr() for model in (student, teacher) for weight in model.parameters() if not weight.requires_grad}
+    assert held == {weight.data_ptr() for weight in teacher.parameters() if not weight.requires_grad}
+    trained = [{weight.data_ptr() for weight in model.parameters() if weight.requires_grad} for model in (student, teacher)]
+    assert trained[0].isdisjoint(trained[1])
+    student.double()  # moved once, for both
+    assert all(weight.dtype == torch.float64 for weight in student.parameters())
+
+
+def test_other_numbers_are_not_shared(tiny_backbone):
+    student, teacher = (add_lora(load_backbone(str(tiny_backbone), 2), 4, 4, 0.0, ["up_proj"]) for _ in range(2))
+    with torch.no_grad():
+        plain_backbone(teacher).layers[1].mlp.gate_proj.weight[0, 0] += 1
+    share_frozen(student, teacher)
+    ours, theirs = (plain_backbone(model).layers[1].mlp.gate_proj.weight for model in (student, teacher))
+    assert ours is not theirs and not torch.equal(ours, theirs)

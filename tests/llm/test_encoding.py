@@ -336,3 +336,20 @@ def test_attention_weights_of_every_item_sum_to_one_and_see_no_later_item(make_r
 def test_attention_weights_need_the_exact_encoding(make_recommender, make_batch):
     with pytest.raises(InputError, match="--encoding exact only"):
         make_recommender(encoding="reference")(make_batch([4]), attention=True)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@pytest.mark.parametrize("lora", [False, True])
+def test_recomputed_activations_change_no_gradient_and_keep_less(make_recommender, make_batch, encoding, lora):
+    batch, kept, gradients = make_batch(MIXED), [], []
+    for recompute in (False, True):
+        model, sizes = make_recommender(4, lora=lora, encoding=encoding), []
+        if recompute:
+            model.recompute_activations()
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: (sizes.append(x.nbytes), x)[1], lambda x: x):
+            loss = next_item_objective(model.train(), batch)["loss"]
+        loss.backward()
+        kept.append(sum(sizes))
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad})
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert kept[1] < 0.6 * kept[0]
