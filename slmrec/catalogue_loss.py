@@ -59,7 +59,7 @@ def catalogue_divergence(
         rows = _chunk_rows(len(items))
         blocks = items.split(BLOCK_ITEMS)
         chunks = zip((teacher.float() / temperature).split(rows), (student.float() / temperature).split(rows), strict=True)
-        total = sum(_divergences(theirs, ours, blocks).sum() for theirs, ours in chunks)
+        total = torch.cat([_divergences(theirs, ours, blocks) for theirs, ours in chunks]).sum()
         return total * temperature**2 / len(student)
 
 
@@ -123,13 +123,14 @@ class _MeanCrossEntropy(torch.autograd.Function):
             total += (norm.log() + highest - positive).sum(dtype=torch.float64)
             if vector_gradient is not None:
                 vector_gradient[chunk] = vector_gradient[chunk] / norm.unsqueeze(1) - items[target]
-            for first in starts if item_gradient is not None else ():
+            if item_gradient is None:
+                continue
+            for first in starts:
                 block = factors[first : first + BLOCK_ITEMS].to(dtype)
                 if len(starts) > 1:  # those of the last block are all that is left
                     weights = _logits(block, part, buffer).sub_(highest).exp_().to(dtype)
                 _add_product(weights, (part / norm.unsqueeze(1)).to(dtype), item_gradient[first : first + len(block)])
-            if item_gradient is not None:
-                item_gradient.index_add_(0, target, part, alpha=-1)
+            item_gradient.index_add_(0, target, part, alpha=-1)
         context.gradients, context.number = (vector_gradient, item_gradient), len(targets)
         return (total / len(targets)).to(vectors.dtype)
 

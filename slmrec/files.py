@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -37,11 +38,15 @@ def read_json(path: str | Path, kind: type = dict):
     return content
 
 
-def read_arrays(path: str | Path, *required: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file. Raises InputError when it is missing, damaged, or lacks one of the required names."""
+def read_arrays(path: str | Path, *required: str, mapped: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. Raises InputError when it is missing, damaged, or lacks one of the required names.
+
+    With `mapped` they stay in the file, whose pages all processes that read it share, unless it is compressed.
+    """
     try:
         with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
+            places = {name: _place_in_archive(content.zip, path, f"{name}.npy") if mapped else None for name in content.files}
+            arrays = {name: content[name] if place is None else _mapped(path, place) for name, place in places.items()}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (
@@ -50,6 +55,7 @@ def read_arrays(path: str | Path, *required: str) -> dict[str, np.ndarray]:
         AttributeError,
         EOFError,
         KeyError,
+        struct.error,
         zipfile.BadZipFile,
         zlib.error,
         NotImplementedError,
@@ -59,6 +65,24 @@ def read_arrays(path: str | Path, *required: str) -> dict[str, np.ndarray]:
     if missing:
         raise InputError(f"{path}: has no array {missing[0]!r}")
     return arrays
+
+
+def _mapped(path: str | Path, place: dict) -> np.ndarray:
+    return np.memmap(path, mode="r", **place).view(np.ndarray)
+
+
+def _place_in_archive(archive: zipfile.ZipFile, path: str | Path, member: str) -> dict | None:
+    """Where an array's bytes stand in an .npz file, as np.memmap asks for it; None where they are compressed, or none."""
+    found = archive.getinfo(member)
+    with open(path, "rb") as stream:
+        stream.seek(found.header_offset + 26)  # the lengths of two fields that are 30 bytes from the member's beginning
+        stream.seek(found.header_offset + 30 + sum(struct.unpack("<HH", stream.read(4))))
+        if found.compress_type != zipfile.ZIP_STORED or np.lib.format.read_magic(stream) != (1, 0):
+            return None
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        plain = not dtype.hasobject and 0 not in shape
+        order = "F" if fortran_order else "C"
+        return {"dtype": dtype, "shape": shape, "order": order, "offset": stream.tell()} if plain else None
 
 
 def first_bytes(path: str | Path, count: int) -> bytes:

@@ -70,11 +70,14 @@ class SequenceDataset:
 
 
 def load_dataset(directory: str | Path) -> SequenceDataset:
-    """Open the output directory of the data stage. Raises InputError when it is not one, or damaged."""
+    """Open the output directory of the data stage, whose arrays are mapped from their file.
+
+    Raises InputError when it is not one, or damaged.
+    """
     directory = Path(directory)
     manifest = read_manifest(directory, "data")
     stats = read_json(directory / "stats.json")
-    arrays = read_arrays(directory / "sequences.npz", "items", "offsets")
+    arrays = read_arrays(directory / "sequences.npz", "items", "offsets", mapped=True)
     if not isinstance(stats, dict) or "items" not in stats or "item_map" not in manifest:
         raise InputError(f"{directory}: its stats.json or manifest.json is not the data stage's")
     items, offsets, timestamps = arrays["items"], arrays["offsets"], arrays.get("timestamps")

@@ -69,3 +69,23 @@ def test_arrays_that_are_missing_or_do_not_fit(tmp_path):
         manifest.write_text(json.dumps(content))
         with pytest.raises(InputError, match=message):
             load_dataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_mapped_arrays_are_those_in_the_file(tmp_path, save):
+    arrays = {
+        "items": np.arange(5, dtype=np.int32),
+        "table": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        "none": np.zeros(0, dtype=np.int64),
+        "number": np.array(7),
+    }
+    save(tmp_path / "arrays.npz", **arrays)
+    mapped = read_arrays(tmp_path / "arrays.npz", "items", mapped=True)
+    assert mapped.keys() == arrays.keys()
+    for name, expected in arrays.items():
+        assert mapped[name].dtype == expected.dtype and np.array_equal(mapped[name], expected)
+    assert isinstance(mapped["items"].base, np.memmap) == (save is np.savez)
+    whole = (tmp_path / "arrays.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not an intact .npz file"):
+        read_arrays(tmp_path / "half.npz", mapped=True)
