@@ -4,8 +4,9 @@
 
 Each number comes from a process of its own: random item vectors, and of one batch the next-item loss with its gradient (over the
 whole catalogue, and estimated by --loss sampled), or the ranks of its users (among 1 + 999 candidates, and among all items).
-Memory is what the process holds at most beyond the item vectors. `plain` is torch's own cross-entropy of the whole matrix of
-logits, where that has at most a quarter of a billion of them.
+Seconds are the processor's, all threads together, which other load disturbs least; memory is what the process holds at most
+beyond the item vectors. `plain` is torch's own cross-entropy of the whole matrix of logits, where that has at most a quarter of a
+billion of them.
 """
 
 from __future__ import annotations
@@ -126,11 +127,17 @@ def measure(arguments: CatalogueArguments) -> dict:
     torch.manual_seed(0)
     value = turn()
     for _ in range(arguments.repeats):
-        started = time.perf_counter()
+        started = time.process_time()
         turn()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     memory = round(peak_memory_mib(torch.device("cpu")) - before, 1)
-    return {"items": num_items, "case": arguments.case, "seconds": float(np.median(seconds)), "mib": memory, "value": value}
+    return {
+        "items": num_items,
+        "case": arguments.case,
+        "cpu_seconds": round(float(np.median(seconds)), 4),
+        "mib": memory,
+        "value": value,
+    }
 
 
 def measure_all(arguments: CatalogueArguments) -> list[dict]:
@@ -157,7 +164,7 @@ def measure_all(arguments: CatalogueArguments) -> list[dict]:
 
 def as_text(measured: list[dict]) -> str:
     """A line for each number of items, seconds and MiB of each case."""
-    found = {(entry["items"], entry["case"]): f"{entry['seconds']:.2f} s, {entry['mib']:.0f} MiB" for entry in measured}
+    found = {(entry["items"], entry["case"]): f"{entry['cpu_seconds']:.2f} s, {entry['mib']:.0f} MiB" for entry in measured}
     sizes = list(dict.fromkeys(entry["items"] for entry in measured))
     rows = [[f"{size:,}", *(found.get((size, case), "-") for case in CASES)] for size in sizes]
     return to_text(["items", *CASES], rows)
