@@ -11,6 +11,7 @@ from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.base_model import local_base_model
 from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
 from slmrec.openp5.stage import open_stage, train_and_save
+from slmrec.processes import launched
 from slmrec.runtime import run_main, seed_everything
 from slmrec.training.llm_stage import resolve_precision
 
@@ -18,6 +19,8 @@ from slmrec.training.llm_stage import resolve_precision
 def main(argv: list[str] | None = None) -> None:
     kinds = (OpenP5Inputs, OpenP5Arguments, OpenP5TrainingArguments, OutputArguments)
     inputs, model, training, output = parse_arguments(kinds, argv, description=__doc__)
+    if launched(__file__, training.launch, argv):
+        return
     model.base_model = local_base_model(model.base_model, model.models_dir)
     precision = resolve_precision(training, load_backbone_config(model.base_model).hidden_size)
     stage = open_stage(output, model, inputs, training, precision)

@@ -42,10 +42,10 @@ class Recommender(nn.Module):
             return self.score_all(users).gather(1, candidates)
         return torch.bmm(items[candidates], users.unsqueeze(2)).squeeze(2)
 
-    def floats_per_row(self, num_candidates: int) -> int:
-        """How many floats `score` holds for a user, beside the candidates' vectors."""
-        num_scores = len(self.item_matrix())
-        return num_scores if _dense(num_scores, num_candidates) else num_candidates
+    def floats_per_row(self, num_candidates: int, num_scores: int) -> int:
+        """How many floats `score` holds for a user at most, beside the candidates' vectors; N + 1 where it is a model's own."""
+        gathers = type(self).score is Recommender.score and not _dense(num_scores, num_candidates)
+        return num_candidates if gathers else num_scores
 
 
 def _dense(num_scores: int, num_candidates: int) -> bool:

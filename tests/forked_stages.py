@@ -16,7 +16,7 @@ import torch
 from slmrec.runtime import run_main
 from slmrec.training.trainer import RecommenderTrainer
 
-SCRIPTS = ("finetune", "distill", "train_sr_trad", "evaluate")
+SCRIPTS = ("finetune", "distill", "train_openp5", "train_sr_trad", "evaluate")
 
 
 def free_port():

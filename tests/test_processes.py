@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slmrec import processes
-from slmrec.data.batches import SplitRows
+from slmrec.data.batches import SplitRows, collate_share
 from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
 
@@ -89,7 +89,7 @@ def test_the_parts_of_a_batch_are_the_batch(tiny_data, monkeypatch, targets):
         whole, parts = rows.collate(chosen), []
         for rank in range(4):
             as_process(monkeypatch, rank, 4)
-            parts.append(rows.collate_share(chosen))
+            parts.append(collate_share(rows, chosen))
         counted = [part for part in parts if part["own_targets"]]
         assert len(counted) == min(4, len(chosen))
         for name, values in whole.items():

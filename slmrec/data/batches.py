@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -54,19 +56,9 @@ class SplitRows(torch.utils.data.Dataset):
         """History length of each row, int64 [len(self)]."""
         return (self.end - self.start)[self.users]
 
-    def collate_share(self, rows: list[int] | np.ndarray) -> Batch:
-        """This process's part of a batch of all processes, with two numbers more, int64 [].
-
-        own_targets: how many targets of this part count; all_targets: those of all parts. Where there are fewer rows than
-        processes, a part without any is the first row, none of whose targets count: all processes take each step together.
-        """
-        own = processes.share(np.asarray(rows, dtype=np.int64))
-        batch = self.collate(own if len(own) else rows[:1])
-        numbers = {"own_targets": len(batch["targets"]) if len(own) else 0, "all_targets": self._num_targets(rows)}
-        return batch | {name: torch.tensor(value) for name, value in numbers.items()}
-
-    def _num_targets(self, rows: list[int] | np.ndarray) -> int:
-        users = self.users[np.asarray(rows, dtype=np.int64)]
+    def num_targets(self, rows: np.ndarray) -> int:
+        """How many targets the batch of these rows has."""
+        users = self.users[rows]
         return int((self.end[users] - self.start[users]).sum()) if self.targets == "all" else len(users)
 
     def collate(self, rows: list[int] | np.ndarray) -> Batch:
@@ -78,3 +70,21 @@ class SplitRows(torch.utils.data.Dataset):
         targets = items[flat + 1] if self.targets == "all" else items[end]
         arrays = {"users": users, "history": items[flat], "lengths": lengths, "targets": targets}
         return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
+
+
+def collate_share(rows: Any, chosen: list[int] | np.ndarray) -> Batch:
+    """This process's part of a batch of all processes, with two numbers more, int64 [].
+
+    own_targets: how many targets of this part count; all_targets: those of all parts. Where there are fewer rows than processes,
+    a part without any is the first row, none of whose targets count: all processes take each step together.
+
+    Args:
+        rows: a data set of row numbers with `collate` and `num_targets`, as `SplitRows` is.
+        chosen: the row numbers of all processes' batch.
+    """
+    chosen = np.asarray(chosen, dtype=np.int64)
+    own = processes.share(chosen)
+    batch = rows.collate(own if len(own) else chosen[:1])
+    counted = len(batch["targets"]) if len(own) else 0
+    numbers = {"own_targets": counted, "all_targets": counted if processes.number() == 1 else rows.num_targets(chosen)}
+    return batch | {name: torch.tensor(value) for name, value in numbers.items()}

@@ -55,9 +55,6 @@ class CountingModel(Encoder):
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         return self.score_all(users).gather(1, candidates)
 
-    def floats_per_row(self, num_candidates: int) -> int:
-        return len(self.popularity)
-
 
 class Popularity(CountingModel):
     """See the head of this file."""

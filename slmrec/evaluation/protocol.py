@@ -143,7 +143,9 @@ class _SampledRanking:
             )
             self.counts[users] = (candidates != PAD).sum(axis=1)
             self.digests[users] = row_digests(candidates)
-        row_floats = max(self.num_candidates * vectors.shape[1], model.floats_per_row(self.num_candidates + 1))
+        row_floats = max(
+            self.num_candidates * vectors.shape[1], model.floats_per_row(self.num_candidates + 1, self.dataset.num_items + 1)
+        )
         with _timed(self.seconds, "score"):
             rivals = torch.from_numpy(candidates).to(vectors.device, torch.int64)
             for piece in _pieces(len(users), row_floats, self.floats):

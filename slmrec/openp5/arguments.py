@@ -110,5 +110,7 @@ class OpenP5TrainingArguments(LlmTrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         at_least("valid_users", self.valid_users, 1)
+        if self.gradient_checkpointing:
+            raise InputError("--gradient_checkpointing is for finetune.py and distill.py, not for an Open-P5")
         if not 0 < self.sample_share <= 1:
             raise InputError(f"--sample_share {self.sample_share}: must be above 0 and at most 1")

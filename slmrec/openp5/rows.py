@@ -74,6 +74,10 @@ class PrefixRows(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> int:
         return row
 
+    def num_targets(self, rows: np.ndarray) -> int:
+        """How many tokens the answers of these rows have."""
+        return sum(len(self.row(row)[1]) for row in rows)
+
     def row(self, row: int) -> tuple[list[int], list[int]]:
         """Token numbers of a row's prompt, and places in the alphabet of its answer."""
         user, end = self.users[self.chosen[row]], self.ends[self.chosen[row]]

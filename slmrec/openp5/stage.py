@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
+from slmrec import processes
 from slmrec.arguments import OutputArguments
 from slmrec.artifacts import Stage, read_manifest, stage_input
 from slmrec.catalogue import save_catalogue
@@ -38,6 +39,7 @@ def open_stage(
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
     del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
     config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
+    config["per_device_train_batch_size"] *= processes.number()  # the step's rows, as in the other LLM stages
     described = {
         "data": stage_input(inputs.data, "data"),
         "base_model": backbone_input(model.base_model, inputs.check_base_model),
@@ -92,9 +94,10 @@ def train_and_save(
         run=stage.identity(),
     )
     trainer.train(resume_from_checkpoint=resume_point(stage, training))
-    save_openp5(model, arguments.base_model, stage.path)
-    index.save(stage.path)
-    save_catalogue(data, stage.path)
+    if processes.first():
+        save_openp5(model, arguments.base_model, stage.path)
+        index.save(stage.path)
+        save_catalogue(data, stage.path)
     stage.device = str(settings.device)
     stage.metrics = training_metrics(trainer, model, trainer.seconds(), len(rows))
     best = stage.metrics["valid"]["sampled"]["MRR"]

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slmrec import processes
-from slmrec.data.batches import Batch, SplitRows
+from slmrec.data.batches import Batch, SplitRows, collate_share
 from slmrec.data.dataset import SequenceDataset
 from slmrec.encoders.encoder import Encoder
 from slmrec.encoders.item_losses import choose_item_loss
@@ -252,7 +252,7 @@ def train_step(
 def epoch_batches(rows: SplitRows, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
     """This process's part of the training rows, in an order that only (seed, epoch) determines."""
     order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-    return (rows.collate_share(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+    return (collate_share(rows, order[start : start + batch_size]) for start in range(0, len(order), batch_size))
 
 
 def record(entry: dict, metrics: dict[str, float], settings: LoopSettings, log: RunLog, steps: int) -> None:

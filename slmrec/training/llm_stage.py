@@ -134,7 +134,7 @@ def train_and_save(
     trainer = RecommenderTrainer(
         model, settings, objective=objective, rows=rows, settings=training, base_model=arguments.base_model, run=stage.identity()
     )
-    trainer.train(resume_from_checkpoint=processes.same(processes.first() and resume_point(stage, training)))
+    trainer.train(resume_from_checkpoint=resume_point(stage, training))
     if processes.first():
         save_weights(model, arguments.base_model, stage.path)
         save_item_embeddings(model.item_matrix(), stage.path)
@@ -154,7 +154,14 @@ def _save_text(model: EllmModel, directory: Path) -> None:
 
 
 def resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
-    """The last checkpoint of this very run if it was killed, else the one that the user names, else none."""
+    """The last checkpoint of this very run if it was killed, else the one that the user names, else none.
+
+    The first process looks, and tells the others.
+    """
+    return processes.same(_resume_point(stage, training) if processes.first() else None)
+
+
+def _resume_point(stage: Stage, training: LlmTrainingArguments) -> str | None:
     own = last_whole_checkpoint(stage.path, stage.identity())
     if own:
         say(f"Going on from {own}")

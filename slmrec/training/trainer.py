@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from slmrec import processes
 from slmrec.artifacts import read_json
 from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.command_line import flags_of
-from slmrec.data.batches import SplitRows
+from slmrec.data.batches import SplitRows, collate_share
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
 from slmrec.llm.ellmrec import EllmModel, ForwardPass
@@ -132,7 +133,7 @@ class RecommenderTrainer(Trainer):
         base_model: str,
         run: dict | None = None,
     ):
-        super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=rows.collate_share)
+        super().__init__(model, args, train_dataset=rows, eval_dataset=rows, data_collator=partial(collate_share, rows))
         self.remove_callback(PrinterCallback)
         self.add_callback(LogBeforeValidation())
         self.shown = ShowAndLog(settings.report_to)
@@ -224,9 +225,12 @@ class RecommenderTrainer(Trainer):
 
     # -- checkpoints: only what was trained, in our own layout, and no pickle ---------------------------------------------------
 
+    def save_model(self, *args, **kwargs):
+        if self.args.should_save:  # the first process
+            super().save_model(*args, **kwargs)
+
     def _save(self, output_dir=None, state_dict=None):
-        if self.args.should_save:
-            save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
+        save_weights(self.model, self.base_model, Path(output_dir or self.args.output_dir))
 
     def seconds(self) -> float:
         """Of training so far, those included that led to the checkpoint from which it went on."""

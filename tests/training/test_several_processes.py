@@ -12,11 +12,12 @@ import pytest
 import distill
 import evaluate
 import finetune
+import train_openp5
 import train_sr_trad
 from slmrec.artifacts import read_json
 
 ROOT = Path(__file__).parents[2]
-MAIN = {"finetune": finetune.main, "distill": distill.main, "train_sr_trad": train_sr_trad.main, "evaluate": evaluate.main}
+MAIN = {stage.__name__: stage.main for stage in (finetune, distill, train_openp5, train_sr_trad, evaluate)}
 
 
 def in_processes(number, jobs, kill=None):
@@ -53,6 +54,7 @@ def jobs(tiny_flags, tiny_teacher, tiny_data):
             "offline": llm("distill", "offline", **student),
             "cached": llm("distill", "cached", teacher_cache=directory / "states", **student),
             "online": llm("distill", "online", **student | {"teacher": None, "teacher_layers": 4}, online=True),
+            "openp5": llm("train_openp5", "openp5", embeddings=None, gradient_accumulation_steps=1),
             "sasrec": ["train_sr_trad", plain(encoder)],
             "ranks": ["evaluate", plain(ranked)],
         }
@@ -76,7 +78,7 @@ def two(jobs, tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("name", ["all", "lora", "offline", "cached", "online"])
+@pytest.mark.parametrize("name", ["all", "lora", "offline", "cached", "online", "openp5"])
 def test_an_llm_stage_trains_alike(one, two, name):
     alone, shared = (read_json(directory / name / "metrics.json") for directory in (one, two))
     assert [entry["step"] for entry in shared["history"]] == [3, 6]
