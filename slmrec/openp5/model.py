@@ -127,7 +127,7 @@ class OpenP5Recommender(Recommender):
         return users.clone()
 
     def score_block(self, users: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        return users[:, start:stop]
+        return users[:, start:stop].clone()
 
     def score(self, users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         return users.gather(1, candidates)
