@@ -178,6 +178,19 @@ def test_a_folder_as_spark_writes_it(run, tmp_path):
     assert "part-00002.parquet: damaged parquet file" in run(folder)
 
 
+def test_folders_that_duckdb_writes(run, tmp_path):
+    """One of several files, and one partitioned by a column, which is in the names of its folders; times with a time zone."""
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as database:
+        database.execute("create table ratings (user varchar, item varchar, rating double, time timestamp with time zone)")
+        database.executemany("insert into ratings values (?, ?, ?, to_timestamp(?))", ROWS)
+        for folder, options in (("parts", "per_thread_output true"), ("shards", "partition_by (user_shard)")):
+            rows = "select *, right(user, 1) as user_shard from ratings" if folder == "shards" else "select * from ratings"
+            database.execute(f"copy ({rows}) to '{tmp_path / folder}' (format parquet, {options})")
+    assert len(list((tmp_path / "shards").rglob("*.parquet"))) == 3
+    assert run(tmp_path / "parts") == run(tmp_path / "shards") == SEQUENCES
+
+
 @pytest.mark.parametrize(
     "ids, values, wrong",
     [
