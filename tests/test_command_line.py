@@ -23,7 +23,7 @@ from slmrec.evaluation.arguments import EvaluationArguments
 from slmrec.llm.arguments import BackboneArguments, EllmArguments
 from slmrec.runtime import pick_device
 from slmrec.text.arguments import TextArguments, TextUseArguments
-from slmrec.training.arguments import GuideArguments, LlmTrainingArguments
+from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments
 
 ROOT = Path(__file__).parent.parent
 
@@ -143,6 +143,7 @@ STAGES = {
     "distillation": (DistillationArguments, {"teacher": "t"}),
     "training": (LlmTrainingArguments, {}),
     "guide": (GuideArguments, {"guide": "g"}),
+    "loss": (LossArguments, {"loss": "sampled"}),
     "text": (TextArguments, {"data": "d", "encoder": "e"}),
     "text_use": (TextUseArguments, {"text": "t"}),
     "evaluation": (EvaluationArguments, {"model": "m"}),
