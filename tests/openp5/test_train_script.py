@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 import evaluate
 import export
@@ -84,6 +85,22 @@ def test_what_is_saved_is_what_was_trained(indexing, flags, tmp_path, ring):
     batch = {"history": torch.tensor([3, 4]), "lengths": torch.tensor([2]), "users": torch.tensor([0])}
     with torch.inference_mode():
         assert torch.equal(loaded.encode(batch), checkpoint.encode(batch))
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+def test_a_base_model_with_a_head_of_its_own(strategy, flags, tmp_path, tiny_backbone):
+    """As LLaMA-2 has: what ids are written with is trained, saved and read beside what they are read with; users have numbers."""
+    base, model = tmp_path / "base", tmp_path / "openp5"
+    config = AutoConfig.from_pretrained(tiny_backbone)
+    LlamaForCausalLM(config).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(base)
+    how = {"base_model": base, "train_strategy": strategy, "user_ids": True, "softmax": "vocabulary"}
+    train_openp5.main(flags(output_dir=model, max_steps=2, save_steps=2, **how))
+    loaded, saved = load_recommender(model), read_tensors(model / "id_tokens.safetensors")
+    assert torch.equal(loaded.id_heads, saved["id_heads"]) and not torch.equal(saved["id_heads"], saved["id_vectors"])
+    known, new = ({"history": torch.tensor([3]), "lengths": torch.tensor([1]), "users": torch.tensor([n])} for n in (0, -1))
+    with torch.inference_mode():
+        assert not torch.equal(loaded.encode(known), loaded.encode(new))
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(flags, tmp_path, monkeypatch):

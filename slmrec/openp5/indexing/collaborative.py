@@ -16,7 +16,7 @@ from sklearn.cluster import SpectralClustering
 
 from slmrec.ragged import row_numbers
 
-EIGEN_TOL = 1e-3  # of the eigenvectors, which only have to tell clusters apart; to the last digit they take ten times as long
+EIGEN_TOL = 1e-3  # of the eigenvectors: they only have to tell clusters apart
 
 
 def co_occurrences(items: np.ndarray, lengths: np.ndarray, num_items: int) -> csr_array:
