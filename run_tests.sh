@@ -13,5 +13,7 @@ if [ $# -eq 0 ]; then
     python -m ruff check --quiet .
     python -m ruff format --check --quiet .
     python -m mypy --no-error-summary
+    export OMP_NUM_THREADS=1
+    set -- --numprocesses=2 --dist=loadfile  # a file at a time to each core
 fi
 exec python -m pytest "$@"

@@ -52,7 +52,7 @@ def test_a_checkpoint_is_loaded_itself(tmp_path, loaders):
 
 def test_a_stage_without_a_model_is_refused(tmp_path):
     directory = write_stage("data", tmp_path / "data")
-    with pytest.raises(InputError, match="holds a 'data' stage where 'encoder' or 'finetune' or 'distill' is needed"):
+    with pytest.raises(InputError, match="holds a 'data' stage where 'encoder' or 'finetune' or 'distill' or 'openp5' is needed"):
         load_recommender(directory)
 
 

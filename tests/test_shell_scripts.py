@@ -239,7 +239,8 @@ NEWER = {
     "test -v": r"\[\[? -v ",
     "a regular expression in place": r"=~ [^$]",
 }
-FILLED = {"PLAN", "FROM", "LLM", "MODELS", "STAGE_FLAGS", "DISTILLATION_FLAGS"}  # arrays that always hold something
+# arrays that always hold something
+FILLED = {"PLAN", "FROM", "LLM", "MODELS", "STAGE_FLAGS", "DISTILLATION_FLAGS", "OPENP5_FLAGS"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -116,23 +116,24 @@ def json_meta(path: str, head: bytes, items: pl.Series, columns: MetaColumns, ma
         {"item": item, "title": texts["title"]} | ({"category": columns.category} if columns.category else {}), META_FLAG
     )
     fields = {"item": Field(item, "id")} | {role: Field(name, "any") for role, name in texts.items()}
-    lines, wanted, rows = JsonLines(path, fields, encoding, literals), set(items), []
+    lines, wanted, rows, categories = JsonLines(path, fields, encoding, literals), set(items), [], False
     for block, _ in lines:
         for row in block:
             row.item = str(row.item).strip()
             if row.item in wanted:
                 rows.append((row.item, *title_and_names({name: getattr(row, name) for name in fields})))
+                categories = categories or bool(category_names(row.names0))
     lines.report_malformed(max_malformed)
     if not lines.rows:
         raise InputError(f"{path}: holds no item")
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
-    require_named_fields(path, columns, frame)
+    require_named_fields(path, columns, frame, categories)
     return FoundItems(frame, f"item = {item}, title = {fields['title'].name}")
 
 
-def require_named_fields(path: str, columns: MetaColumns, frame: pl.DataFrame) -> None:
-    """Raises InputError for a field that a flag names and that gave no item anything."""
-    empty = {"title": (frame["title"].fill_null("") == "").all(), "category": (frame["attributes"].list.len() == 0).all()}
+def require_named_fields(path: str, columns: MetaColumns, frame: pl.DataFrame, categories: bool) -> None:
+    """Raises InputError for a field that a flag names and that gave no item anything (`categories`: whether their list did)."""
+    empty = {"title": (frame["title"].fill_null("") == "").all(), "category": not categories}
     for role, what in (("title", "text"), ("category", "list of names")):
         name = getattr(columns, role)
         if name not in (None, NONE) and frame.height and empty[role]:
@@ -169,7 +170,8 @@ def object_meta(path: str, columns: MetaColumns, encoding: str) -> FoundItems:
         for key, value in content.items()
     ]
     frame = pl.DataFrame([row for row in rows if is_text(row[0])], schema=SCHEMA, orient="row")
-    require_named_fields(path, columns, frame)
+    categories = any(category_names(value.get(fields["names0"])) for value in content.values())
+    require_named_fields(path, columns, frame, categories)
     return FoundItems(frame, f"one JSON object by item, title = {fields['title']}")
 
 
