@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,11 @@ from transformers import TrainerCallback
 
 from slmrec import processes
 from slmrec.arguments import OutputArguments
-from slmrec.artifacts import Stage, read_manifest, stage_input
+from slmrec.artifacts import Stage, stage_input
 from slmrec.catalogue import save_catalogue
-from slmrec.checkpoints import checkpoint_input, require_same_training
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.errors import InputError
 from slmrec.llm.backbone import backbone_input
-from slmrec.llm.model_directory import resolve_train_strategy
 from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
 from slmrec.openp5.item_index import build_index
 from slmrec.openp5.model import openp5_objective
@@ -25,7 +23,7 @@ from slmrec.openp5.model_directory import check_base_model, new_openp5, restore_
 from slmrec.openp5.rows import PrefixRows
 from slmrec.progress import say
 from slmrec.ragged import indices
-from slmrec.training.llm_stage import BOOKKEEPING, DTYPES, resume_point, training_metrics
+from slmrec.training.llm_stage import DTYPES, describe_run, note_training, resume_point
 from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments
 
 NAME = "openp5"
@@ -36,28 +34,11 @@ def open_stage(
 ) -> Stage:
     """Check the inputs and describe the run. Raises InputError before anything is loaded or written."""
     check_base_model(model)
-    config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
-    del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
-    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
-    config["per_device_train_batch_size"] *= processes.number()  # the step's rows, as in the other LLM stages
     described = {
         "data": stage_input(inputs.data, "data"),
         "base_model": backbone_input(model.base_model, inputs.check_base_model),
     }
-    if training.resume_from_checkpoint:
-        checkpoint = checkpoint_input(training.resume_from_checkpoint)
-        require_same_training(training.resume_from_checkpoint, NAME, config, described)
-        described["checkpoint"] = checkpoint
-    return Stage(
-        NAME,
-        output.output_dir,
-        config,
-        described,
-        overwrite=output.overwrite_output_dir,
-        resumable=True,
-        item_map=read_manifest(inputs.data)["item_map"],
-        seed=training.seed,
-    )
+    return describe_run(NAME, output, model, inputs.data, training, precision, described, {})
 
 
 def train_and_save(
@@ -80,10 +61,7 @@ def train_and_save(
         say(f"{rows.left_out} users have no history in their training part and give no training row")
     if not len(rows):
         raise InputError(f"{data}: no user has a training row")
-    try:
-        settings = hugging_face_arguments(training, stage.path, precision == "bf16")
-    except ValueError as error:
-        raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
+    settings = hugging_face_arguments(training, stage.path, precision == "bf16")
     trainer = OpenP5Trainer(
         model,
         settings,
@@ -98,11 +76,7 @@ def train_and_save(
         save_openp5(model, arguments.base_model, stage.path)
         index.save(stage.path)
         save_catalogue(data, stage.path)
-    stage.device = str(settings.device)
-    stage.metrics = training_metrics(trainer, model, trainer.seconds(), len(rows))
-    best = stage.metrics["valid"]["sampled"]["MRR"]
-    stage.result = f"best validation MRR {best:.3f} at step {stage.metrics['best_step']}"
-    stage.count = f"{trainer.state.global_step}/{trainer.state.max_steps} steps"
+    note_training(stage, trainer, model, len(rows))
 
 
 class OpenP5Trainer(RecommenderTrainer):

@@ -55,11 +55,6 @@ def open_stage(
         raise InputError("FSDP is not supported: each process holds the model whole (docs/gpu.md has the memory that it takes)")
     check_base_model(model)
     require_same_item_map(inputs.data, inputs.embeddings)
-    config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
-    del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
-    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
-    config["per_device_train_batch_size"] *= processes.number()  # 2 processes x 128 rows are the run of 256 rows in one
-    config |= extra_config or {}
     described = {
         "data": stage_input(inputs.data, "data"),
         "embeddings": stage_input(inputs.embeddings, "embeddings"),
@@ -69,6 +64,29 @@ def open_stage(
         require_same_item_map(inputs.data, inputs.text)
         described["text"] = stage_input(inputs.text, "text")
     described |= extra_inputs or {}
+    return describe_run(name, output, model, inputs.data, training, precision, described, extra_config or {})
+
+
+def describe_run(
+    name: str,
+    output: OutputArguments,
+    model: Any,
+    data: str,
+    training: LlmTrainingArguments,
+    precision: str,
+    described: dict,
+    extra_config: dict,
+) -> Stage:
+    """The stage of a training run, for every stage that trains a decoder: `described` are its inputs, checked before.
+
+    `model` is a dataclass with `base_model`, `models_dir` and a train strategy. Raises InputError when a checkpoint to go on from
+    is of another run.
+    """
+    config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
+    del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
+    config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
+    config["per_device_train_batch_size"] *= processes.number()  # 2 processes x 128 rows are the run of 256 rows in one
+    config |= extra_config
     if training.resume_from_checkpoint:
         checkpoint = checkpoint_input(training.resume_from_checkpoint)
         require_same_training(training.resume_from_checkpoint, name, config, described)
@@ -80,7 +98,7 @@ def open_stage(
         described,
         overwrite=output.overwrite_output_dir,
         resumable=True,
-        item_map=read_manifest(inputs.data)["item_map"],
+        item_map=read_manifest(data)["item_map"],
         seed=training.seed,
     )
 
@@ -125,10 +143,7 @@ def train_and_save(
         raise InputError(f"{data}: no user has a training row" + (" with something new" if users is not None else ""))
     if len(model.item_matrix()) != rows.dataset.num_items + 1:
         raise InputError(f"the embeddings hold {len(model.item_matrix()) - 1} items, {data} has {rows.dataset.num_items}")
-    try:
-        settings = hugging_face_arguments(training, stage.path, precision == "bf16")
-    except ValueError as error:
-        raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
+    settings = hugging_face_arguments(training, stage.path, precision == "bf16")
     for part in model.parts().values() if training.gradient_checkpointing else ():
         part.recompute_activations()
     trainer = RecommenderTrainer(
@@ -140,8 +155,13 @@ def train_and_save(
         save_item_embeddings(model.item_matrix(), stage.path)
         _save_text(model, stage.path)
         save_catalogue(data, stage.path)
-    stage.device = str(settings.device)
-    stage.metrics = training_metrics(trainer, model, trainer.seconds(), len(rows))
+    note_training(stage, trainer, model, len(rows))
+
+
+def note_training(stage: Stage, trainer: RecommenderTrainer, model: Any, num_rows: int) -> None:
+    """Put what a training run came to into its stage: metrics, device, and what its line says."""
+    stage.device = str(trainer.args.device)
+    stage.metrics = training_metrics(trainer, model, trainer.seconds(), num_rows)
     best = stage.metrics["valid"]["sampled"]["MRR"]
     stage.result = f"best validation MRR {best:.3f} at step {stage.metrics['best_step']}"
     stage.count = f"{trainer.state.global_step}/{trainer.state.max_steps} steps"

@@ -20,6 +20,7 @@ from slmrec.artifacts import read_json
 from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.command_line import flags_of
 from slmrec.data.batches import SplitRows, collate_share
+from slmrec.errors import InputError
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
 from slmrec.llm.ellmrec import EllmModel, ForwardPass
@@ -35,28 +36,34 @@ TRAINED = ("epoch", "learning_rate", "grad_norm")  # beside the loss and its ter
 
 
 def hugging_face_arguments(arguments: LlmTrainingArguments, output_dir: Path, bf16: bool) -> TrainingArguments:
-    """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1)."""
+    """Our training arguments as transformers.TrainingArguments; best checkpoint by validation MRR (Section 5.1).
+
+    Raises InputError for what transformers refuses.
+    """
     own = {"precision", "device", "candidates_seed", "num_candidates", "resume_from_checkpoint", "report_to", "launch"}
     own |= {"gradient_checkpointing"}  # EllmRecommender.recompute_activations
     names = flags_of(LlmTrainingArguments).keys() - own  # a stage's arguments may be more than these
     passed = {name: getattr(arguments, name) for name in names}
-    built = TrainingArguments(
-        output_dir=str(output_dir),
-        eval_strategy="steps",
-        eval_steps=arguments.save_steps,
-        load_best_model_at_end=True,
-        metric_for_best_model="MRR",
-        greater_is_better=True,
-        bf16=bf16,
-        use_cpu=pick_device(arguments.device).type == "cpu",
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # nothing changes them, and item embeddings are large
-        report_to="none",  # ShowAndLog does it
-        disable_tqdm=True,
-        **passed,
-    )
+    try:
+        built = TrainingArguments(
+            output_dir=str(output_dir),
+            eval_strategy="steps",
+            eval_steps=arguments.save_steps,
+            load_best_model_at_end=True,
+            metric_for_best_model="MRR",
+            greater_is_better=True,
+            bf16=bf16,
+            use_cpu=pick_device(arguments.device).type == "cpu",
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,  # nothing changes them, and item embeddings are large
+            report_to="none",  # ShowAndLog does it
+            disable_tqdm=True,
+            **passed,
+        )
+    except ValueError as error:
+        raise InputError(f"training arguments: {str(error).splitlines()[0]}") from None
     if built.n_gpu > 1:  # batches are flat, DataParallel would cut them in the wrong places; torchrun uses several GPUs
         built._n_gpu = 1
     return built
