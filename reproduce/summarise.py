@@ -103,7 +103,8 @@ def require_one_backbone(runs: Runs) -> None:
         for model in trained(directory):
             if "_w" not in model.name:
                 described = read_manifest(model)["inputs"]["base_model"]
-                found.setdefault(described["digest"], f"{model.name} ({described['base_model']})")
+                digest = described.get("weights", described["digest"])  # the latter is of hub names and of earlier versions
+                found.setdefault(digest, f"{model.name} ({described['base_model']})")
         if len(found) > 1:
             raise InputError(f"{directory}: {' and '.join(found.values())} start from different backbones; no table holds both")
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slmrec.errors import InputError
-from slmrec.files import read_json, starts_with
+from slmrec.files import file_sha256, read_json, starts_with
 
 LFS_POINTER = b"version https://git-lfs"
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*vocab*", "merges.txt", "bpe.codes", "*.model")
+TOKENIZER_FILES += ("*.spm", "*.tiktoken", "tekken.json", "chat_template*", "additional_chat_templates/*")
 LONGEST_REASON = 150  # characters: some libraries repeat the file
 
 
@@ -30,6 +32,12 @@ def require_readable(checkpoint: str, flag: str) -> None:
     for path in (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json")):
         if path.is_file():
             read_json(path)
+
+
+def tokenizer_digests(checkpoint: str | Path) -> list[tuple[str, str]]:
+    """(name, sha256) of every file of a checkpoint directory that decides which tokens a text becomes."""
+    files = {path for pattern in TOKENIZER_FILES for path in Path(checkpoint).glob(pattern) if path.is_file()}
+    return [(path.relative_to(checkpoint).as_posix(), file_sha256(path)) for path in sorted(files)]
 
 
 @contextmanager

@@ -78,7 +78,8 @@ def find_base(described: str | dict, directory: Path) -> str:
     places = [Path(os.path.normpath(directory.resolve() / described["relative"])), Path(described["absolute"])]
     there = [place for place in dict.fromkeys(places) if place.is_dir()]
     for place in there:
-        if backbone_input(str(place))["digest"] == described["digest"]:
+        found = backbone_input(str(place))
+        if described["digest"] in (found["digest"], found["weights"]):  # earlier versions did not look at the tokenizer
             return str(place)
     if there:
         raise InputError(f"{directory}: {there[0]} is not the {described['name']} that its adapters were trained on")

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from slmrec.artifacts import file_sha256, json_sha256, read_manifest
-from slmrec.checkpoint_directory import opening, require_readable
+from slmrec.checkpoint_directory import opening, require_readable, tokenizer_digests
 from slmrec.errors import InputError
 from slmrec.files import first_bytes
 from slmrec.ownership import stage_of
@@ -158,10 +158,11 @@ def written_by_this_project(base_model: str) -> bool:
 
 
 def backbone_input(base_model: str, whole: bool = False) -> dict:
-    """Describe the backbone as a stage input: a digest of its configuration and of the sizes and first bytes of its weights.
+    """Describe the backbone as a stage input: a digest of its configuration, its tokenizer, its weights' sizes and first bytes.
 
-    A checkpoint that this project made is compared with its manifest, if it is small; with `whole`, all weights of any one are
-    read, and their sha256 recorded. Raises InputError when they are not the known ones.
+    `weights` is the digest without the tokenizer: runs that share it start from the same numbers. A checkpoint that this project
+    made is compared with its manifest, if it is small; with `whole`, all weights of any one are read, and their sha256 recorded.
+    Raises InputError when they are not the known ones.
     """
     config = load_backbone_config(base_model)
     if not Path(base_model).is_dir():
@@ -170,10 +171,11 @@ def backbone_input(base_model: str, whole: bool = False) -> dict:
     if not weights:
         raise InputError(f"--base_model {base_model}: the directory has no weights (*.safetensors or pytorch_model*.bin)")
     heads = [(path.name, path.stat().st_size, _head_sha256(path)) for path in weights]
-    digest = json_sha256([file_sha256(Path(base_model) / "config.json"), heads])
+    numbers = json_sha256([file_sha256(Path(base_model) / "config.json"), heads])
     if stage_of(base_model) and (whole or sum(path.stat().st_size for path in weights) <= CHECKED_BYTES):
         read_manifest(base_model)
-    return {"base_model": Path(base_model).name, "digest": digest} | ({"sha256": _whole_sha256(weights)} if whole else {})
+    described = {"base_model": Path(base_model).name, "digest": json_sha256([numbers, tokenizer_digests(base_model)])}
+    return described | {"weights": numbers} | ({"sha256": _whole_sha256(weights)} if whole else {})
 
 
 def _whole_sha256(weights: list[Path]) -> dict[str, str]:

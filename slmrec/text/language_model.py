@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from slmrec.artifacts import file_sha256, json_sha256, read_json
-from slmrec.checkpoint_directory import opening, require_readable
+from slmrec.checkpoint_directory import opening, require_readable, tokenizer_digests
 from slmrec.errors import InputError
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
@@ -55,12 +55,12 @@ def read_pooling(checkpoint: str | Path) -> Pooling:
 
 
 def encoder_input(checkpoint: str) -> dict:
-    """Describe the checkpoint as a stage input: the digest of its weights and settings, or of its name and commit on the hub."""
+    """Describe the checkpoint as a stage input: the digest of all that shapes a vector, or of a hub name and commit."""
     if not Path(checkpoint).is_dir():
         return {"checkpoint": checkpoint, "digest": json_sha256([checkpoint, getattr(_config(checkpoint), "_commit_hash", None)])}
     files = sorted(path for path in Path(checkpoint).rglob("*") if path.suffix in (".safetensors", ".json", ".bin", ".model"))
-    digests = [[str(path.relative_to(checkpoint)), file_sha256(path)] for path in files]
-    return {"checkpoint": Path(checkpoint).name, "digest": json_sha256(digests)}
+    digests = {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in files} | dict(tokenizer_digests(checkpoint))
+    return {"checkpoint": Path(checkpoint).name, "digest": json_sha256([list(pair) for pair in sorted(digests.items())])}
 
 
 def embed_texts(

@@ -9,7 +9,9 @@ from transformers import AutoModel
 
 import finetune
 from slmrec.errors import InputError
-from slmrec.llm.backbone import plain_backbone
+from slmrec.files import read_json
+from slmrec.llm.adapter_folder import find_base
+from slmrec.llm.backbone import backbone_input, plain_backbone
 from slmrec.llm.model_directory import load_ellmrec
 
 
@@ -47,6 +49,18 @@ def test_another_model_in_its_place_is_refused(place, write_backbone):
     write_backbone(place / "models/base", num_heads=2)
     with pytest.raises(InputError, match="models/base is not the base that its adapters were trained on"):
         load_ellmrec(place / "runs/model")
+
+
+def test_the_tokenizer_belongs_to_the_base_model(place):
+    """Adapters of earlier versions do not know theirs: they have the digest of the weights alone."""
+    base, model = place / "models/base", place / "runs/model"
+    weights = backbone_input(str(base))["weights"]
+    tokenizer = base / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    described = read_json(model / "recommender.json")["base_model"]
+    with pytest.raises(InputError, match="models/base is not the base that its adapters were trained on"):
+        find_base(described, model)
+    assert find_base(described | {"digest": weights}, model) == str(base)
 
 
 def test_peft_loads_it_by_the_lines_of_the_card(place, tmp_path, monkeypatch):

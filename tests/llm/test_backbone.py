@@ -131,6 +131,24 @@ def test_fingerprint_follows_weights_and_configuration_but_not_the_place(write_b
     assert len({original["digest"], other_weights, backbone_input(str(moved))["digest"]}) == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "merges.txt", "tokenizer.model",
+             "spm.model", "source.spm", "chat_template.jinja", "qwen.tiktoken", "additional_chat_templates/tools.jinja"]
+)  # fmt: skip
+def test_the_tokenizer_is_a_part_of_the_base_model(tiny_backbone, tmp_path, name):
+    """Another one makes other tokens of the prompt; other documents say nothing."""
+    foreign = shutil.copytree(tiny_backbone, tmp_path / "foreign", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
+    (foreign / name).parent.mkdir(exist_ok=True)
+    if not (foreign / name).exists():
+        (foreign / name).write_text("{}")
+    before = backbone_input(str(foreign))
+    (foreign / "README.md").write_text("a model")
+    assert backbone_input(str(foreign)) == before
+    (foreign / name).write_text((foreign / name).read_text() + " ")
+    after = backbone_input(str(foreign))
+    assert after["digest"] != before["digest"] and after["weights"] == before["weights"]
+
+
 def test_recognises_its_own_random_checkpoints(tiny_backbone, tmp_path):
     assert written_by_this_project(str(tiny_backbone))
     LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)

@@ -111,6 +111,15 @@ def test_weights_that_are_missing_are_not_drawn(checkpoint, tmp_path):
         embed_texts(TEXTS, str(lacking), None, 16, 2, "cpu")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "merges.txt"])
+def test_whatever_shapes_a_vector_is_in_the_digest(checkpoint, tmp_path, name):
+    changed = shutil.copytree(checkpoint, tmp_path / "changed")
+    (changed / name).touch()
+    before = encoder_input(str(changed))["digest"]
+    (changed / name).write_bytes((changed / name).read_bytes() + b" ")
+    assert encoder_input(str(changed))["digest"] != before
+
+
 def test_no_checkpoint(tmp_path):
     with pytest.raises(InputError, match="no checkpoint there"):
         encoder_input(str(tmp_path / "nothing"))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 import finetune
-from slmrec.artifacts import Stage, read_json, read_manifest
+from slmrec.artifacts import Stage, read_json, read_manifest, write_json
 from slmrec.embeddings import save_item_embeddings
 from slmrec.errors import InputError
 from slmrec.llm.model_directory import load_ellmrec
@@ -272,6 +272,24 @@ def test_second_start_is_up_to_date(short, tmp_path, capsys):
     finetune.main(short(logging_steps=2, save_total_limit=1, per_device_eval_batch_size=3))  # these change no result
     assert capsys.readouterr().out.count("up to date") == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_another_tokenizer_makes_another_run(short, tiny_backbone, tmp_path):
+    """Of somebody else's base model, as one that has been downloaded again: the prompt begins with another token."""
+    foreign = shutil.copytree(tiny_backbone, tmp_path / "foreign", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
+    finetune.main(short(base_model=foreign))
+    tokenizer = read_json(foreign / "tokenizer.json")
+    vocabulary = tokenizer["model"]["vocab"]
+    first = read_json(tmp_path / "run/recommender.json")["prompt"]["before"][0]
+    one, two = next(word for word, number in vocabulary.items() if number == first), max(vocabulary, key=vocabulary.get)
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    write_json(foreign / "tokenizer.json", tokenizer)
+    with pytest.raises(
+        InputError, match="run: holds a finished run with inputs.base_model = '.*--overwrite_output_dir replaces it"
+    ):
+        finetune.main(short(base_model=foreign))
+    finetune.main([*short(base_model=foreign), "--overwrite_output_dir"])
+    assert read_json(tmp_path / "run/recommender.json")["prompt"]["before"][0] == vocabulary[one] != first
 
 
 @pytest.mark.parametrize(
