@@ -18,6 +18,7 @@ READS = {  # the directories that each stage opens
     "text": ("data",),
     "teacher": ("data", "embeddings", "backbone"),
     "student": ("teacher", "data", "embeddings"),
+    "openp5": ("data", "backbone"),
     "evaluation": ("teacher", "data"),
     "export": ("teacher", "data"),
 }

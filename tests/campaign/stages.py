@@ -19,6 +19,7 @@ import finetune
 import slmrec.data.__main__ as data_stage
 import slmrec.data.demo as demo_stage
 import slmrec.llm.make_backbone as backbone_stage
+import train_openp5
 import train_sr_trad
 from slmrec.llm.backbone import load_backbone
 
@@ -55,6 +56,7 @@ class Inputs:
             "student": (distill.main, student),
             "student_cached": (distill.main, student | {"teacher_cache": root / "cache"}),
             "student_online": (distill.main, LLM | source | {"online": True, "teacher_layers": 4, "num_blocks": 2}),
+            "openp5": (train_openp5.main, LLM | {name: source[name] for name in ("data", "base_model")}),
             "evaluation": (evaluate.main, {"model": made["teacher"], "device": "cpu", "full_ranking": True}),
             "export": (export.main, {"model": made["teacher"]}),
         }
