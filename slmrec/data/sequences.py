@@ -11,7 +11,8 @@ from slmrec.data.values import shown
 from slmrec.errors import InputError
 
 BLANKS = " \t\r"  # between the items of a line; what else a text calls white space is part of no id
-NO_TOKEN = r"""^[\[\](){}"',;:]|[\[\](){}"',;:]$|[,;\p{C}\p{Zl}\p{Zp}\p{Zs}]"""  # punctuation of another notation
+# Punctuation of another notation, and its truth values
+NO_TOKEN = r"""^[\[\](){}"',;:]|[\[\](){}"',;:]$|[,;\p{C}\p{Zl}\p{Zp}\p{Zs}]|^(?i:true|false)$"""
 
 
 def read_sequences(paths: list[str], encoding: str = "utf-8") -> Interactions:
@@ -58,11 +59,13 @@ def rows_of_lines(path: str, text: str) -> tuple[pl.DataFrame, pl.Series]:
 
 
 def refuse_tokens(path: str, frame: pl.DataFrame, word: str = "line", after: str = "") -> None:
-    """Raise InputError for the first id (columns number, id) with punctuation of another notation, or a control character."""
+    """Raise InputError for the first id (columns number, id) of another notation, or with a control character."""
     strange = frame.filter(pl.col("id").str.contains(NO_TOKEN))
     if strange.height:
         number, text = strange.row(0)
-        raise InputError(f"{path}, {word} {number}{after}: {shown(text)} is no id; blanks alone stand between ids")
+        raise InputError(
+            f"{path}, {word} {number}{after}: {shown(text)} is no id; ids are numbers or names, with blanks alone between them"
+        )
 
 
 def rows_of_json(path: str, encoding: str) -> tuple[pl.DataFrame, list[str]]:

@@ -248,7 +248,7 @@ def line_histories(text):
     lines = [re.split(r"[ \t]+", line.strip(" \t\r")) for line in text.split("\n") if line.strip(" \t\r")]
     for token in (token for line in lines for token in line):
         strange = any(unicodedata.category(character)[0] in "CZ" for character in token)
-        if strange or {token[0], token[-1]} & PUNCTUATION or set(token) & set(",;"):
+        if strange or {token[0], token[-1]} & PUNCTUATION or set(token) & set(",;") or token.lower() in ("true", "false"):
             raise Refused("no id")
     pairs = all(len(line) == 2 for line in lines)
     users = [plain_id(line[0]) for line in lines]
