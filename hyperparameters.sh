@@ -31,6 +31,8 @@ MAX_GRAD_NORM=1.0                       # paper, Table 6
 LOGGING_STEPS=1                         # paper, Table 6
 NUM_TRAIN_EPOCHS=3                      # released code (run_finetune.sh); counts where MAX_STEPS is -1
 SASREC_NUM_EPOCHS=100                   # a bound that early stopping is not meant to reach
+SASREC_LEARNING_RATE=0.001              # Kang and McAuley, Section 4.2; slmrec/encoders/sasrec.py has the rest
+SASREC_BATCH_SIZE=256                   # paper, Table 5
 TEXT_USE=off                            # titles: none in the paper; auto, start, sum, adapter or alphafuse
 
 # What experiments of run_tables.sh give to some of their models, all our choice
@@ -66,8 +68,8 @@ case "$BACKBONE $DATASET" in
 esac
 case "$BACKBONE $DATASET" in
     "random demo")                      # our choice: the whole demo in less than five minutes on two CPU cores
-        LEARNING_RATE=0.001 ITEM_DROPOUT=0.0 SAVE_STEPS=20 NUM_TRAIN_EPOCHS=10
-        SASREC_NUM_EPOCHS=40 ;;
+        LEARNING_RATE=0.002 ITEM_DROPOUT=0.0 SAVE_STEPS=22 NUM_TRAIN_EPOCHS=6
+        SASREC_NUM_EPOCHS=16 SASREC_LEARNING_RATE=0.003 SASREC_BATCH_SIZE=128 ;;
     "random beauty")                    # our choice: validation MRR stops rising before 12 epochs
         NUM_TRAIN_EPOCHS=12 SAVE_STEPS=88 ;;
 esac
@@ -85,7 +87,14 @@ fi
 
 eval "$FROM_ENVIRONMENT"                # LEARNING_RATE=0.001 bash run_finetune.sh ... counts
 
-# What both LLM stages are given of the above
+# What SASRec is given of the above
+SASREC_SETTINGS=(
+    --num_epochs "$SASREC_NUM_EPOCHS"
+    --learning_rate "$SASREC_LEARNING_RATE"
+    --batch_size "$SASREC_BATCH_SIZE"
+)
+
+# Both LLM stages
 STAGE_FLAGS=(
     --targets "$TARGETS"
     --max_length "$MAX_LENGTH"

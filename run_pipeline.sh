@@ -51,9 +51,9 @@ fi
 
 # SASRec, and its item embeddings
 stage "sasrec" python "$SLMREC/train_sr_trad.py" --model sasrec --data "$RUN_DIR/data" --output_dir "$RUN_DIR/sasrec" \
-    --num_epochs "$SASREC_NUM_EPOCHS" ${TEXT[@]+"${TEXT[@]}"} ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"}
+    "${SASREC_SETTINGS[@]}" ${TEXT[@]+"${TEXT[@]}"} ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"}
 [ "${#MODELS[@]}" = 1 ] || stage "sasrec from titles" python "$SLMREC/train_sr_trad.py" --model sasrec --data "$RUN_DIR/data" \
-    --text "$RUN_DIR/text" --output_dir "$RUN_DIR/sasrec_text" --num_epochs "$SASREC_NUM_EPOCHS" ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"} \
+    --text "$RUN_DIR/text" --output_dir "$RUN_DIR/sasrec_text" "${SASREC_SETTINGS[@]}" ${SASREC_FLAGS[@]+"${SASREC_FLAGS[@]}"} \
     --text_use start
 stage "embeddings" python "$SLMREC/extract_emb.py" --encoder "$RUN_DIR/sasrec" --output_dir "$RUN_DIR/embeddings" \
     ${EMBEDDINGS_FLAGS[@]+"${EMBEDDINGS_FLAGS[@]}"}

@@ -26,6 +26,11 @@ from slmrec.pipeline.steps import Step
 
 ROOT = Path(__file__).resolve().parents[1]
 Shares = dict[str, list[str]]  # stage -> the user's flags for it
+SASREC_SETTINGS = {  # SASRec's flags -> variables of hyperparameters.sh
+    "--num_epochs": "SASREC_NUM_EPOCHS",
+    "--learning_rate": "SASREC_LEARNING_RATE",
+    "--batch_size": "SASREC_BATCH_SIZE",
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Place:
         shared: directory of the data and the conventional models.
         own: directory of the E-LLMRecs.
         base_model: "" where every seed has its own random backbone.
-        values: of the variables of hyperparameters.sh that the models' flags name, and of SASREC_NUM_EPOCHS.
+        values: of the variables of hyperparameters.sh that the models' flags name, and of those that SASRec is given.
         text: directory and use (--text_use ...) of the text vectors that every SASRec is given; empty without.
     """
 
@@ -88,7 +93,7 @@ def find_place(experiment: str, dataset: str, own: PipelineArguments, shares: Sh
     run_dir, shared = own.run_dir, Path(own.run_dir or f"runs/{dataset}")
     base_model = own.base_model or os.environ.get("BASE_MODEL")
     named = {name for model in models_of(experiment, Backbone()) for name in re.findall(r"\$(\w+)", model.flags)}
-    variables = ["BASE_MODEL", "SASREC_NUM_EPOCHS", *sorted(named)]  # not those of a base model: SASRec is shared by all
+    variables = ["BASE_MODEL", *SASREC_SETTINGS.values(), *sorted(named)]  # not those of a base model: SASRec is shared by all
     values = shell_values(dataset, variables, ROOT, os.environ | {"BASE_MODEL": ""})
     usual = values["BASE_MODEL"]
     name = base_model or usual
@@ -214,7 +219,8 @@ class Seed:
         if "--encoder" in text and self.place.dataset == "demo":
             return
         flags = ["--model", name, "--data", data, "--output_dir", output, "--seed", self.number, *self.place.flags(model)]
-        flags += ["--num_epochs", self.place.values["SASREC_NUM_EPOCHS"]] if name == "sasrec" else []
+        if name == "sasrec":
+            flags += [word for flag, variable in SASREC_SETTINGS.items() for word in (flag, self.place.values[variable])]
         if text and (model.text or name == "sasrec"):
             directory, *how = text
             encoder = how if model.text else ["--min_share", "0.5"] if how[-1] == "auto" else []

@@ -35,6 +35,7 @@ def shell(code, cwd, *arguments, **variables):
 TABLE_6 = {"TARGETS": "last", "ITEM_DROPOUT": "0.0", "LAMBDA_COS": "1.0", "LAMBDA_NORM": "0.1", "NUM_BLOCKS": "4"}
 OWN_RANDOM = {"TARGETS": "all", "LEARNING_RATE": "0.0003", "ITEM_DROPOUT": "0.5", "NUM_TRAIN_EPOCHS": "20", "LAMBDA_NORM": "0.01"}
 OWN_PRETRAINED = {"TARGETS": "all", "LEARNING_RATE": "0.002", "MAX_STEPS": "-1"}
+OWN_SASREC = {"SASREC_NUM_EPOCHS": "100", "SASREC_LEARNING_RATE": "0.001", "SASREC_BATCH_SIZE": "256"}
 LLAMA = "meta-llama/Llama-2-7b-hf"
 
 
@@ -49,14 +50,16 @@ LLAMA = "meta-llama/Llama-2-7b-hf"
         ("mine", "a/llama", OWN_PRETRAINED | {"BASE_MODEL": "a/llama", "BACKBONE": "pretrained"}),
         ("beauty", "a/llama", OWN_PRETRAINED),
         ("demo", "a/llama", OWN_PRETRAINED),
-        ("mine", "", OWN_RANDOM | {"BASE_MODEL": "", "BACKBONE": "random", "SASREC_NUM_EPOCHS": "100"}),
+        ("mine", "", OWN_RANDOM | {"BASE_MODEL": "", "BACKBONE": "random"} | OWN_SASREC),
         ("mine", "made here", OWN_RANDOM | {"BASE_MODEL": "made here", "BACKBONE": "random"}),
         ("music", "made here", OWN_RANDOM | {"BACKBONE": "random"}),
         ("beauty", "", OWN_RANDOM | {"NUM_TRAIN_EPOCHS": "12", "SAVE_STEPS": "88"}),
         (
             "demo",
             "",
-            OWN_RANDOM | {"LEARNING_RATE": "0.001", "ITEM_DROPOUT": "0.0", "NUM_TRAIN_EPOCHS": "10", "SASREC_NUM_EPOCHS": "40"},
+            OWN_RANDOM
+            | {"LEARNING_RATE": "0.002", "ITEM_DROPOUT": "0.0", "NUM_TRAIN_EPOCHS": "6"}
+            | {"SASREC_NUM_EPOCHS": "16", "SASREC_LEARNING_RATE": "0.003", "SASREC_BATCH_SIZE": "128"},
         ),
     ],
 )
@@ -240,7 +243,7 @@ NEWER = {
     "a regular expression in place": r"=~ [^$]",
 }
 # arrays that always hold something
-FILLED = {"PLAN", "FROM", "LLM", "MODELS", "STAGE_FLAGS", "DISTILLATION_FLAGS", "OPENP5_FLAGS"}
+FILLED = {"PLAN", "FROM", "LLM", "MODELS", "SASREC_SETTINGS", "STAGE_FLAGS", "DISTILLATION_FLAGS", "OPENP5_FLAGS"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -271,7 +274,7 @@ def test_scripts_parse(script):
         (
             "demo",
             [],
-            ["embed_titles.py --data runs/demo/data --output_dir runs/demo/text", "sasrec_text --num_epochs 40 --text_use start"],
+            ["embed_titles.py --data runs/demo/data --output_dir runs/demo/text", "sasrec_text --num_epochs 16 --learning_rate 0.003 --batch_size 128 --text_use start"],
         ),
         ("mine", [], ["runs/mine/text --min_share 0.5", "--text runs/mine/text --text_use auto"]),
         ("mine", ["--text_use", "sum"], ["--output_dir runs/mine/text\n", "--text runs/mine/text --text_use sum"]),

@@ -46,7 +46,8 @@ def test_the_whole_experiment_in_order(commands):
     seen = [line for line in commands("layers") if "evaluate.py" not in line]
     assert seen == [
         "python -m slmrec.data --input reviews.csv --output_dir runs/mine/data",
-        "python train_sr_trad.py --model sasrec --data runs/mine/data --output_dir runs/mine/sasrec --seed 0 --num_epochs 100",
+        "python train_sr_trad.py --model sasrec --data runs/mine/data --output_dir runs/mine/sasrec --seed 0 --num_epochs 100 "
+        "--learning_rate 0.001 --batch_size 256",
         "python extract_emb.py --encoder runs/mine/sasrec --output_dir runs/mine/embeddings",
         "python -m slmrec.llm.make_backbone --output_dir runs/mine/backbone --seed 0",
         "DATASET=mine bash run_finetune.sh runs/mine/e4srec_8 --data runs/mine/data --embeddings runs/mine/embeddings "
