@@ -32,8 +32,8 @@ from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config, share_frozen
 from slmrec.llm.base_model import local_base_model
+from slmrec.llm.map_start import start_from_teacher
 from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
-from slmrec.llm.start import start_from_teacher
 from slmrec.processes import launched
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments

@@ -31,7 +31,7 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
 
         model: Recommender = load_encoder(directory)
     elif stage == "openp5":
-        from slmrec.openp5.model_directory import load_openp5
+        from slmrec.openp5.directory import load_openp5
 
         model = load_openp5(directory)
     else:

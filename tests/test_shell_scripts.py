@@ -274,7 +274,10 @@ def test_scripts_parse(script):
         (
             "demo",
             [],
-            ["embed_titles.py --data runs/demo/data --output_dir runs/demo/text", "sasrec_text --num_epochs 16 --learning_rate 0.003 --batch_size 128 --text_use start"],
+            [
+                "embed_titles.py --data runs/demo/data --output_dir runs/demo/text",
+                "sasrec_text --num_epochs 16 --learning_rate 0.003 --batch_size 128 --text_use start",
+            ],
         ),
         ("mine", [], ["runs/mine/text --min_share 0.5", "--text runs/mine/text --text_use auto"]),
         ("mine", ["--text_use", "sum"], ["--output_dir runs/mine/text\n", "--text runs/mine/text --text_use sum"]),

@@ -25,8 +25,8 @@ from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.open_model import data_directory
 from slmrec.openp5.beam import beam_search
+from slmrec.openp5.directory import load_openp5
 from slmrec.openp5.model import OpenP5Recommender
-from slmrec.openp5.model_directory import load_openp5
 from slmrec.runtime import pick_device, run_main
 
 BEAMS, CANDIDATES = 10, 1000  # OpenP5's own number; the paper's (Section 5.3)

@@ -16,9 +16,9 @@ from slmrec.data.arguments import DataArguments
 from slmrec.data.demo import is_synthetic
 from slmrec.data.id_table import read_id_table
 from slmrec.data.interactions import Interactions, rename_by_table
+from slmrec.data.old_data import open_old, take_over_rules
 from slmrec.data.process import process, read_titles
 from slmrec.data.source import Source, find_source
-from slmrec.data.update import open_old, take_over_rules
 from slmrec.runtime import run_main
 
 

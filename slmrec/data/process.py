@@ -20,7 +20,7 @@ from slmrec.data.frames import add_frame, as_polars, frame_columns
 from slmrec.data.interactions import ActionBlocks, Interactions
 from slmrec.data.meta import Meta, known_items, no_meta, read_meta
 from slmrec.data.meta_table import MetaColumns, typed_meta
-from slmrec.data.update import OldData
+from slmrec.data.old_data import OldData
 from slmrec.data.write import NumberedSequences, describe, number_sequences, save_sequences
 
 FRAME = "the data frame"  # what messages call it

@@ -37,8 +37,8 @@ from slmrec.llm.backbone import (
 )
 from slmrec.llm.ellmrec import EllmModel, EllmRecommender
 from slmrec.llm.encoding import require_exact_support
+from slmrec.llm.map_start import start_passing
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
-from slmrec.llm.start import start_passing
 from slmrec.tensors import read_tensors
 
 RECOMMENDER = "recommender.json"

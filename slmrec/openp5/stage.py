@@ -17,9 +17,9 @@ from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.errors import InputError
 from slmrec.llm.backbone import backbone_input
 from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
+from slmrec.openp5.directory import check_base_model, new_openp5, restore_openp5, save_openp5
 from slmrec.openp5.item_index import build_index
 from slmrec.openp5.model import openp5_objective
-from slmrec.openp5.model_directory import check_base_model, new_openp5, restore_openp5, save_openp5
 from slmrec.openp5.rows import PrefixRows
 from slmrec.progress import say
 from slmrec.ragged import indices

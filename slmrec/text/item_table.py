@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from slmrec.text.arguments import TextUseArguments
-from slmrec.text.start import principal_directions, scaled_to, start_table
+from slmrec.text.table_start import principal_directions, scaled_to, start_table
 
 
 def put_text_into(tables: list[nn.Embedding], vectors: torch.Tensor, arguments: TextUseArguments) -> None:

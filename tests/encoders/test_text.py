@@ -7,7 +7,7 @@ from slmrec.encoders.registry import TRAINED
 from slmrec.errors import InputError
 from slmrec.text.arguments import TextUseArguments
 from slmrec.text.item_table import put_text_into, write_out_text
-from slmrec.text.start import start_table
+from slmrec.text.table_start import start_table
 
 NUM_ITEMS, TEXT_WIDTH = 40, 5
 

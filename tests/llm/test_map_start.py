@@ -8,8 +8,8 @@ import finetune
 from slmrec.artifacts import read_manifest
 from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.map_start import final_norm_weight, mean_token_length, passing_maps, start_passing
 from slmrec.llm.model_directory import load_ellmrec
-from slmrec.llm.start import final_norm_weight, mean_token_length, passing_maps, start_passing
 
 
 def silence(model):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from slmrec.text.start import principal_directions, scaled_to, start_table
+from slmrec.text.table_start import principal_directions, scaled_to, start_table
 
 FIRST = torch.tensor([3.0, -1.0, -2.0]) / math.sqrt(14)  # two orthogonal directions of length 1 whose entries sum to 0
 SECOND = torch.tensor([-1.0, 5.0, -4.0]) / math.sqrt(42)
