@@ -2,7 +2,8 @@
 
     python evaluate.py --model runs/demo/student --split test --full_ranking
 
-Writes metrics.json (fractions) and ranks.npz (per user: users, sampled, full; the first rank is 1).
+Writes metrics.json (fractions), ranks.npz (per user: users, sampled, full; the first rank is 1) and example.json (one user's
+history, what came next, and the ten best items).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from slmrec import processes
-from slmrec.artifacts import Stage, require_same_item_map, stage_directory, stage_input
+from slmrec.artifacts import Stage, require_same_item_map, stage_directory, stage_input, write_json
+from slmrec.catalogue import catalogue_of
 from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.evaluation.arguments import EvaluationArguments
@@ -21,6 +23,7 @@ from slmrec.evaluation.protocol import Evaluation, evaluate_recommender
 from slmrec.open_model import MODEL_STAGES, data_directory, load_recommender
 from slmrec.processes import launched
 from slmrec.progress import in_pipeline
+from slmrec.recommendation import Model
 from slmrec.runtime import pick_device, run_main
 
 
@@ -37,8 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with stage:
         stage.device = str(device)
+        recommender = load_recommender(args.model, device)
         evaluation = evaluate_recommender(
-            load_recommender(args.model, device),
+            recommender,
             dataset,
             args.split,
             seed=args.candidates_seed,
@@ -50,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         if processes.first():
             np.savez_compressed(stage.path / "ranks.npz", users=np.arange(dataset.num_users), **evaluation.ranks)
+            write_json(stage.path / "example.json", example(Model(recommender, catalogue_of(data), device), dataset, args.split))
         stage.metrics = {args.split: evaluation.metrics}
         found = [f"{100 * metrics['MRR']:.2f} among {rivals(metrics)}" for metrics in evaluation.metrics.values()]
         stage.result, stage.count = f"{args.split} MRR {', '.join(found)}", f"{dataset.num_users} users"
@@ -71,6 +76,16 @@ def open_stage(args: EvaluationArguments, data: str | Path, dataset: SequenceDat
         item_map=dataset.item_map,
         seed=args.candidates_seed,
     )
+
+
+def example(model: Model, dataset: SequenceDataset, split: str) -> dict:
+    """What the model recommends to the first user after what came before the target, beside the target."""
+    items = [
+        {"item": model.catalogue.source_ids[number - 1], "title": model.catalogue.titles[number - 1]}
+        for number in dataset.items[: dataset.target_positions(split)[0] + 1]
+    ]
+    found = model.recommend([one["item"] for one in items[:-1]])
+    return {"history": items[:-1], "target": items[-1], "recommended": [one._asdict() for one in found]}
 
 
 def rivals(metrics: dict) -> str:

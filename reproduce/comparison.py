@@ -1,4 +1,4 @@
-"""One table over the evaluated models of a run directory, printed and written beside them.
+"""One table over the evaluated models of a run directory, printed and written beside them, and what the last one recommends.
 
 python -m reproduce.comparison --run_dir runs/demo
 """
@@ -22,6 +22,7 @@ from slmrec.evaluation.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = {"encoder": 0, "finetune": 1, "distill": 2}
+TITLE, READ = 60, 10  # letters of a title and items of a history that an example shows
 SYNTHETIC_NOTE = "Synthetic data: these numbers say that the pipeline works, nothing about the method."
 
 # Of a model that was given texts, by the control that stood in their place; models from before there were texts have none
@@ -130,6 +131,29 @@ def next_commands(run_dir: Path) -> list[str]:
     return ["Next:", *(activate if Path(sys.prefix) == own else []), *lines]
 
 
+def example(directory: Path) -> list[str]:
+    """One user's history and the ten best items after it, as the model's evaluation has written them; nothing if it has not."""
+    path = directory / "evaluation-test" / "example.json"
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    past, target, best = found["history"], found["target"], found["recommended"]
+    width = max(len(one["item"]) for one in [*past, target, *best])
+
+    def line(place: int | str, one: dict) -> str:
+        return f"{place:>4}  {one['item'].ljust(width)}  {one['title'][:TITLE]}".rstrip()
+
+    left_out = f", the latest {READ} of {len(past)} items" if len(past) > READ else ""
+    return [
+        f"One user's history{left_out}:",
+        *(line("", one) for one in past[-READ:]),
+        f"\nThe ten best items after it, by {display_name(directory)} (* is what came next):",
+        *(line(f"*{rank}" if one["item"] == target["item"] else rank, one) for rank, one in enumerate(best, 1)),
+        *([] if target["item"] in [one["item"] for one in best] else ["What came next:", line("", target)]),
+        "",
+    ]
+
+
 @dataclass
 class ComparisonArguments:
     """Which run to compare."""
@@ -146,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     if not rows:
         raise InputError(f"{run_dir}: no model there has been evaluated on the test split (python evaluate.py --model ...)")
     write_tables(tables(rows), run_dir / "comparison")
-    progress.say(for_the_terminal(rows, run_dir))
+    progress.say("\n".join([for_the_terminal(rows, run_dir), *example(wanted[-1])]))
 
 
 if __name__ == "__main__":

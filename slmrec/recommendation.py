@@ -12,10 +12,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import torch
 
@@ -28,6 +27,9 @@ from slmrec.ragged import indices
 from slmrec.recommender import Recommender
 from slmrec.runtime import pick_device
 from slmrec.topk import best_items
+
+if TYPE_CHECKING:  # polars imports it where a frame of it comes in or goes out, and nobody else waits for it
+    import pandas as pd
 
 BATCH = 512
 UNKNOWN_USER = -1  # a history that belongs to no user of the training data
@@ -196,7 +198,7 @@ class Model:
         """The histories of a data directory or of a frame, see `recommend_all`. Unknown items are skipped and counted."""
         if isinstance(source, (str, Path)):
             return self._stored_histories(Path(source))
-        frame = pl.from_pandas(source) if isinstance(source, pd.DataFrame) else source
+        frame = source if isinstance(source, pl.DataFrame) else pl.from_pandas(source)
         missing = {"user", "item"} - set(frame.columns)
         if missing:
             raise InputError(

@@ -35,6 +35,8 @@ def write_data(directory, item_map="items-a", synthetic=True):
     with stage:
         items = generator.integers(1, NUM_ITEMS + 1, lengths.sum()).astype(np.int32)
         np.savez(stage.path / "sequences.npz", items=items, offsets=np.concatenate([[0], np.cumsum(lengths)]))
+        rows = [f"{number},i{number},{'' if number == 3 else f'Item {number}'}" for number in range(1, NUM_ITEMS + 1)]
+        (stage.path / "items.csv").write_text("\n".join(["id,source_id,title", *rows]))
         write_json(stage.path / "stats.json", {"items": NUM_ITEMS, "users": NUM_USERS, "synthetic": synthetic})
     return directory
 
@@ -74,6 +76,18 @@ def test_writes_metrics_ranks_and_manifest(model, capsys):
     printed = capsys.readouterr().out
     assert "SYNTHETIC" in printed and "1 + 20 candidates" in printed and "all 60 items" in printed
     assert f"{100 * metrics['test']['full']['MRR']:.2f}" in printed
+
+
+def test_the_example_is_the_first_user_before_the_target(model):
+    """The model recommends high ids; what the user had before is left out, the target is not."""
+    for split, ahead in (("test", 1), ("valid", 2)):
+        run("--model", model, "--split", split)
+        found = json.loads((model / f"evaluation-{split}" / "example.json").read_text())
+        *history, target = load_dataset(model.parent / "data").sequence(0)[: 1 - ahead or None].tolist()
+        assert [one["item"] for one in found["history"]] == [f"i{item}" for item in history]
+        assert found["target"]["item"] == f"i{target}"
+        best = [item for item in range(NUM_ITEMS, 0, -1) if item not in history][:10]
+        assert found["recommended"] == [{"item": f"i{item}", "title": f"Item {item}", "score": float(item)} for item in best]
 
 
 def test_real_data_are_not_called_synthetic(model, tmp_path, capsys):

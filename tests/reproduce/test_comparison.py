@@ -69,6 +69,21 @@ def test_table_by_hand(run_dir, capsys):
     assert [rows[-1][name] for name in ("ranking", "Model", "MRR", "Parameters")] == ["full", "SLMRec_4<-8", "12.5", "1500"]
 
 
+def test_the_last_models_example_ends_the_page(run_dir, capsys):
+    history = [{"item": f"A{number}", "title": "" if number == 12 else f"Tuner {number}"} for number in range(1, 13)]
+    best = [{"item": f"B{rank}", "title": "Capo " * 20, "score": 1.0} for rank in range(1, 11)]
+    written = {"history": history, "target": {"item": "B2", "title": "Capo"}, "recommended": best}
+    write_json(run_dir / "student/evaluation-test/example.json", written)
+    comparison.main(["--run_dir", str(run_dir)])
+    first, *lines = capsys.readouterr().out.rstrip("\n").partition("One user's history")[2].splitlines()
+    assert first == ", the latest 10 of 12 items:" and lines[:2] == ["      A3   Tuner 3", "      A4   Tuner 4"]
+    assert lines[9:12] == ["      A12", "", "The ten best items after it, by SLMRec_4<-8 (* is what came next):"]
+    assert lines[13].startswith("  *2  B2   Capo Capo") and lines[-1].startswith("  10  B10  Capo") and len(lines) == 22
+    write_json(run_dir / "student/evaluation-test/example.json", written | {"target": {"item": "C1", "title": "Drum"}})
+    assert comparison.example(run_dir / "student")[-3:] == ["What came next:", "      C1   Drum", ""]
+    assert comparison.example(run_dir / "sasrec") == []  # evaluated before there were examples
+
+
 def test_the_next_commands_can_be_pasted_where_one_stands(run_dir, tmp_path, monkeypatch):
     there = tmp_path / "a b"
     there.mkdir()
