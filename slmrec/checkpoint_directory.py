@@ -11,8 +11,10 @@ from slmrec.files import file_sha256, read_json, starts_with
 
 LFS_POINTER = b"version https://git-lfs"
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*vocab*", "merges.txt", "bpe.codes", "*.model")
-TOKENIZER_FILES += ("*.spm", "*.tiktoken", "tekken.json", "chat_template*", "additional_chat_templates/*")
+TOKENIZER_FILES = (  # of every kind of tokenizer that transformers knows
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*vocab*", "merges.txt", "bpe.codes", "*.model", "*.spm"),
+    *("*.tiktoken", "tekken.json", "chat_template*", "additional_chat_templates/*"),
+)
 LONGEST_REASON = 150  # characters: some libraries repeat the file
 
 
