@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ensurepip
 import os
 import re
 import shutil
@@ -205,6 +206,18 @@ def test_a_venv_that_cannot_be_brought_up_to_date_is_made_anew(venv, rebuilt, tm
     called = log.read_text()
     assert (f"-m venv --clear {copy}/.venv" in called) == rebuilt
     assert f"{copy}/.venv/bin/python -m pip install --quiet --disable-pip-version-check numpy==0.0.1\n" in called
+
+
+def test_a_real_venv_without_pip_is_made_anew(tmp_path):
+    """The shared case venv_without_pip: what the scripts go on with has a pip, of the version that is asked for."""
+    copy, path = copy_of_scripts(tmp_path / "a copy"), plain_python(tmp_path / "bin")
+    (copy / "requirements.txt").write_text(f"pip=={ensurepip.version()}\n")
+    subprocess.run([sys._base_executable, "-m", "venv", "--without-pip", copy / ".venv"], check=True)
+    code = f'source "{copy}/scripts/setup_env.sh"; make_environment; python -m pip --version; command -v python'
+    outcome = shell(code, tmp_path, path=path)
+    assert outcome.returncode == 0, outcome.stderr
+    version, python = outcome.stdout.splitlines()
+    assert version.startswith(f"pip {ensurepip.version()} from {copy}/.venv") and python == f"{copy}/.venv/bin/python"
 
 
 def test_an_old_python_is_refused_in_one_line(tmp_path):
