@@ -98,9 +98,12 @@ def require_same_item_map(first: str | Path, second: str | Path) -> None:
 
 
 def described_place(directory: str | Path, stage_directory: Path) -> dict:
-    """How a manifest records where an input directory lies: from the stage's real place, so that both may move together, and as
-    the user named it from the working directory, where that is no absolute path."""
+    """How a manifest records where an input directory lies: from the stage's real place, so that both may move together; where
+    links lead elsewhere, also as their names stand to each other, which is where a copy that follows links has it; and as the
+    user named it from the working directory, where that is no absolute path."""
     place = {"directory": os.path.relpath(os.path.realpath(directory), os.path.realpath(stage_directory))}
+    by_names = os.path.relpath(directory, stage_directory)
+    place |= {"by_names": by_names} if by_names != place["directory"] else {}
     return place if Path(directory).is_absolute() else place | {"named": str(directory)}
 
 
@@ -114,7 +117,8 @@ def input_directory(stage_directory: str | Path, name: str) -> Path:
     if "directory" not in described:
         raise InputError(f"{stage_directory}: its manifest records no input directory {name!r}")
     starts = (stage_directory, os.path.realpath(stage_directory))
-    places = [Path(os.path.normpath(Path(start) / described["directory"])) for start in starts]
+    ways = [described[way] for way in ("directory", "by_names") if way in described]
+    places = [Path(os.path.normpath(Path(start) / way)) for way in ways for start in starts]
     places += [Path(described["named"])] if "named" in described else []
     return next((place for place in places if _holds(place, described)), places[0])
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -311,7 +312,12 @@ def test_inputs_are_found_through_links_and_after_moves(tmp_path, monkeypatch):
         assert input_directory(directory, "data").samefile("data")
     monkeypatch.chdir(tmp_path / "disk" / "runs" / "model")
     assert input_directory(".", "data").samefile(tmp_path / "tree" / "data")
-    os.rename(tmp_path / "disk" / "runs" / "model", tmp_path / "model")
+    shutil.copytree(tmp_path / "tree", tmp_path / "copy")  # in which runs is a directory of its own
+    os.rename(tmp_path / "disk", tmp_path / "unplugged")
+    os.rename(tmp_path / "tree", tmp_path / "elsewhere")
+    assert input_directory(tmp_path / "copy" / "runs" / "model", "data").samefile(tmp_path / "copy" / "data")
+    os.rename(tmp_path / "elsewhere", tmp_path / "tree")
+    os.rename(tmp_path / "unplugged" / "runs" / "model", tmp_path / "model")
     monkeypatch.chdir(tmp_path / "tree")
     assert input_directory(tmp_path / "model", "data").samefile("data")  # as it was named, from the same working directory
     make("data", size=2, overwrite=True)
