@@ -26,7 +26,7 @@ SYSTEM = {
     errno.EPERM: "no permission; check who owns it, or choose another place",
     errno.EROFS: "its file system is read-only; choose another place",
     errno.ENOENT: "no such file or directory",
-    errno.EEXIST: "is there already",
+    errno.EEXIST: "is in the way, where a directory is needed; move it, or choose another place",
     errno.ENOTDIR: "a part of this path is a file, not a directory",
     errno.EISDIR: "a directory, not a file",
     errno.ENOTEMPTY: "was filled by somebody else meanwhile; start again",

@@ -31,6 +31,7 @@ def answer(capsys, error):
             NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"),
             "error: a/b: a part of this path is a file, not a directory",
         ),
+        (FileExistsError(errno.EEXIST, "File exists", "a"), "error: a: is in the way, where a directory is needed; move it, or"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), "error: a: a directory, not a file"),
         (OSError(errno.ENOSPC, "No space", "out"), "error: out: no space is left on its disk; make room and start again"),
         (OSError(errno.EROFS, "Read-only", "out"), "error: out: its file system is read-only; choose another place"),
