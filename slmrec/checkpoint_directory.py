@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from transformers import CONFIG_MAPPING
+
 from slmrec.errors import InputError
 from slmrec.files import file_sha256, read_json, starts_with
 
@@ -21,7 +23,8 @@ LONGEST_REASON = 150  # characters: some libraries repeat the file
 def require_readable(checkpoint: str, flag: str) -> None:
     """Look at the files of a checkpoint directory before transformers does; a hub name passes.
 
-    Raises InputError when its configuration is missing, a file is a git-LFS pointer, or a JSON file is none.
+    Raises InputError when its configuration is missing, a file is a git-LFS pointer, a JSON file is none, or its
+    model is of a kind that only code beside it knows.
     """
     directory = Path(checkpoint)
     if not directory.is_dir():
@@ -34,6 +37,12 @@ def require_readable(checkpoint: str, flag: str) -> None:
     for path in (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json")):
         if path.is_file():
             read_json(path)
+    config = read_json(directory / "config.json")
+    if "auto_map" in config and str(config.get("model_type")) not in CONFIG_MAPPING:
+        kind = str(config.get("model_type"))[:LONGEST_REASON]
+        raise InputError(
+            f"{flag} {directory}: only its own code knows its kind ({kind}), and no code of a checkpoint is ever run"
+        )
 
 
 def tokenizer_digests(checkpoint: str | Path) -> list[tuple[str, str]]:

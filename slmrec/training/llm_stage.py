@@ -142,7 +142,8 @@ def train_and_save(
     if not len(rows):
         raise InputError(f"{data}: no user has a training row" + (" with something new" if users is not None else ""))
     if len(model.item_matrix()) != rows.dataset.num_items + 1:
-        raise InputError(f"the embeddings hold {len(model.item_matrix()) - 1} items, {data} has {rows.dataset.num_items}")
+        embeddings, found = stage.inputs["embeddings"]["directory"], len(model.item_matrix()) - 1
+        raise InputError(f"{embeddings}: the embeddings of {found} items, {data} has {rows.dataset.num_items}")
     settings = hugging_face_arguments(training, stage.path, precision == "bf16")
     for part in model.parts().values() if training.gradient_checkpointing else ():
         part.recompute_activations()

@@ -506,7 +506,7 @@ def test_embeddings_with_another_number_of_items(flags, tmp_path):
     """Same item map on paper, fewer rows in the file."""
     with Stage("embeddings", tmp_path / "fewer", {}, {}, item_map="tiny items") as stage:
         save_item_embeddings(torch.randn(40, 8), stage.path)
-    with pytest.raises(InputError, match="the embeddings hold 39 items, .*data has 40"):
+    with pytest.raises(InputError, match="fewer: the embeddings of 39 items, .*data has 40"):
         finetune.main(flags(embeddings=tmp_path / "fewer"))
     assert not list(tmp_path.glob("run*"))
 
