@@ -8,7 +8,6 @@ about eight reviews a user and 30 an item, whole-day times.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shlex
@@ -25,6 +24,7 @@ from statistics import median
 
 import numpy as np
 import polars as pl
+from isal import igzip
 from tqdm import tqdm
 
 from slmrec.artifacts import library_versions, read_json, write_json
@@ -54,6 +54,7 @@ VOCABULARY, BODIES = 8_000, 20_000
 MEAN_WORDS = 24
 FIRST_DAY, LAST_DAY = 15_000, 17_800
 SECONDS_A_DAY = 86_400
+LEVEL = 3  # of isa-l: 6% more bytes than gzip's own level 6, the same time to unpack, a quarter of the time to pack
 COLUMNS = ("rating", "date", "user", "item", "text", "summary", "time")
 LINE = (
     '{{"overall": {}, "verified": true, "reviewTime": "{}", "reviewerID": "{}", "asin": "{}", "reviewerName": "Shopper", '
@@ -105,7 +106,7 @@ def member(number: int, total: int) -> bytes:
     """The reviews of one gzip member."""
     rows = min(MEMBER_ROWS, total - number * MEMBER_ROWS)
     lines = review_columns(number, rows, total).select(line=pl.format(LINE, *map(pl.col, COLUMNS)))["line"]
-    return gzip.compress(("\n".join(lines) + "\n").encode(), compresslevel=6, mtime=0)
+    return igzip.compress(("\n".join(lines) + "\n").encode(), LEVEL, mtime=0)
 
 
 def generate(path: Path, rows: int) -> None:
