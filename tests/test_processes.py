@@ -1,5 +1,6 @@
 """Several processes of one run: what they share, who speaks, and how one that fails ends all."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -79,6 +80,29 @@ def test_a_number_of_processes_that_is_none(monkeypatch, value):
     monkeypatch.setenv("LAUNCH", value)
     with pytest.raises(InputError, match=f"LAUNCH={value}: "):
         processes.launched("script.py", None, [])
+
+
+@pytest.mark.parametrize("stage", ["finetune", "distill", "train_openp5", "train_sr_trad", "evaluate"])
+@pytest.mark.parametrize(
+    "name, value, what",
+    [
+        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed is not supported"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision: bf16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "dynamo_backend: INDUCTOR"),
+    ],
+)
+def test_what_accelerate_is_asked_for_in_vain(monkeypatch, tiny_flags, tiny_data, tmp_path, stage, name, value, what):
+    """Every stage that runs in several processes says so before it opens anything."""
+    as_process(monkeypatch, 0, 2)
+    monkeypatch.setenv(name, value)
+    flags = {"evaluate": ["--model", "missing"], "train_sr_trad": ["--data", str(tiny_data), "--model", "sasrec"]}
+    given = flags.get(stage) or tiny_flags(teacher="missing" if stage == "distill" else None, base_model="missing", num_layers=4)
+    if stage == "train_openp5":
+        given = ["--data", "missing", "--base_model", "missing"]
+    with pytest.raises(InputError, match=what):
+        importlib.import_module(stage).main([*given, "--output_dir", str(tmp_path / "out")])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("targets", ["last", "all"])

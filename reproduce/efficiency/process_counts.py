@@ -3,7 +3,7 @@
     python -m reproduce.efficiency.process_counts --json results/efficiency/cpu_process_counts.json
 
 Each run is a real one: `torchrun --nproc_per_node N stage.py ...`, for the first number of processes also `accelerate launch
---config_file scripts/accelerate/one_machine_8_gpus.yaml --num_processes N stage.py ...` and the stage's own `--launch N`. The data
+--config_file scripts/accelerate/one_machine_8_gpus.yaml --num_processes N stage.py ...` and the stage's own `--launch N`. Data
 are synthetic and small, the global batch and the seed are the same, dropout is off. The rows of an epoch do not divide by the
 batch, nor those of a batch by the number of processes. Compared with one process are each step's loss and its terms (largest
 difference), the best step, every metric of validation, and of evaluation every rank. With --kills N each stage that trains is

@@ -11,6 +11,7 @@ import polars as pl
 
 from slmrec.data.arguments import DEFAULT_CORE
 from slmrec.data.interactions import Interactions
+from slmrec.data.rows import codes_of, count_codes, first_of_pairs, take_rows, time_order
 from slmrec.errors import InputError
 from slmrec.progress import track
 
@@ -27,7 +28,10 @@ NO_TIMES = f"{SKIPPED}the source has no times, its own order is kept"
 
 @dataclass
 class Rule:
-    """One step of a protocol: `apply` maps a frame to a frame; with `skipped` set, it says why the rule does not apply."""
+    """One step of a protocol: `apply` makes another frame of one, which is used up (`take_rows`).
+
+    With `skipped` set, it says why the rule does not apply.
+    """
 
     name: str
     text: str
@@ -49,24 +53,28 @@ def core(k: int, frame: pl.DataFrame, exempt: dict[str, np.ndarray] | None = Non
 
     `exempt` holds bool [E] for "user" and "item": rows whose user or item stays in any case.
     """
-    nobody = np.zeros(frame.height, dtype=bool)
-    sides = [(frame[name].to_physical().to_numpy(), exempt[name] if exempt else nobody) for name in ("user", "item")]
-    kept, rows = np.arange(frame.height), None
+    kept, rows = np.arange(frame.height, dtype=np.uint32), None
     while len(kept) != rows:
         rows = len(kept)
-        for codes, stays in sides:
-            kept = kept[(np.bincount(codes[kept])[codes[kept]] >= k) | stays[kept]]
-    return frame[kept]
+        for name in ("user", "item"):
+            codes = codes_of(frame[name])
+            stays = (count_codes(codes, kept) >= k)[codes[kept]]
+            if exempt:
+                stays |= exempt[name][kept]
+            kept = kept[stays]
+            del codes  # so that the column can go
+    return take_rows(frame, kept)
 
 
 def keep_first(frame: pl.DataFrame) -> pl.DataFrame:
-    """Drop the repeats of each (user, item) pair; both numbers in one integer need a third of the memory of a pair."""
-    pair = pl.col("user").to_physical().cast(pl.UInt64) * 2**32 + pl.col("item").to_physical()
-    return frame.filter(pair.is_first_distinct())
+    """Drop the repeats of each (user, item) pair."""
+    return take_rows(frame, first_of_pairs(codes_of(frame["user"]), codes_of(frame["item"])))
 
 
 def by_time(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.sort([name for name in ("time", "nanosecond") if name in frame.columns], maintain_order=True)
+    if "nanosecond" in frame.columns:
+        return frame.sort("time", "nanosecond", maintain_order=True)
+    return take_rows(frame, time_order(frame["time"].to_numpy()))
 
 
 def unchanged(frame: pl.DataFrame) -> pl.DataFrame:
@@ -75,7 +83,17 @@ def unchanged(frame: pl.DataFrame) -> pl.DataFrame:
 
 def at_least(column: str, minimum: int, frame: pl.DataFrame) -> pl.DataFrame:
     """Drop the users or items with fewer than `minimum` actions, once."""
-    return frame.filter(pl.len().over(column) >= minimum)
+    codes = codes_of(frame[column])
+    enough = (count_codes(codes) >= minimum)[codes]
+    del codes
+    return take_rows(frame, enough)
+
+
+def rated(condition: pl.Expr, frame: pl.DataFrame) -> pl.DataFrame:
+    """Drop what does not meet a condition, and the ratings, which no other rule asks for."""
+    stays = frame.select(condition).to_series().to_numpy()
+    frame.drop_in_place("rating")
+    return take_rows(frame, stays)
 
 
 def rating_rule(source: Interactions, condition: pl.Expr, text: str, min_rating: float | None) -> Rule:
@@ -86,7 +104,7 @@ def rating_rule(source: Interactions, condition: pl.Expr, text: str, min_rating:
         condition, text = pl.col("rating") >= min_rating, f"rating >= {min_rating:g}"
     elif source.has_ratings and (source.frame["rating"] == 1).all():
         skipped = IMPLICIT
-    return Rule("rating", text, lambda frame: frame.filter(condition), skipped)
+    return Rule("rating", text, partial(rated, condition), skipped)
 
 
 def duplicate_rule(source: Interactions, duplicates: str | None, text: str) -> Rule:
@@ -125,7 +143,7 @@ PROTOCOLS = {"paper": paper_rules, "released": released_rules}
 
 
 def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
-    """Apply the rules in turn to a frame whose users and items are categories.
+    """Apply the rules in turn to a frame whose users and items are categories, and which they use up.
 
     Raises InputError, saying what each rule dropped, when nothing is left.
     """
@@ -133,9 +151,9 @@ def apply_rules(frame: pl.DataFrame, rules: list[Rule]) -> Filtered:
     for rule in track(rules, "filtering", len(rules), "rules"):
         if rule.skipped:
             continue
-        left = rule.apply(frame)
-        dropped[rule.name] = frame.height - left.height
-        frame = left
+        before = frame.height
+        frame = rule.apply(frame)
+        dropped[rule.name] = before - frame.height
     if not frame.height:
         history = "; ".join(f"{rule.text} dropped {dropped[rule.name]}" for rule in rules if dropped.get(rule.name))
         hint = "; --min_rating sets another bar" if dropped.get("rating") == rows_before else ""

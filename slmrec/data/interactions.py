@@ -86,12 +86,23 @@ class ActionBlocks:
         """All actions, checked. `names` says what the file calls user and item."""
         if not self.rows:
             raise InputError(f"{path}: holds no action")
-        frame = pl.concat(self.frames, how="diagonal" if any("part" in frame.columns for frame in self.frames) else "vertical")
-        self.frames.clear()
-        frame = frame.rechunk()
+        frame = self._joined()
         frame = frame.with_columns(clean_ids(frame[side], names[side], self.where).alias(side) for side in ("user", "item"))
         frame, unit = in_seconds(frame, self.kinds == {"date"}, self.where)
         return Interactions(frame, raw_rows=self.rows if raw_rows is None else raw_rows, time_unit=unit, **more)
+
+    def _joined(self) -> pl.DataFrame:
+        """The blocks as one frame, column after column, so that there are never two; `part` is null where a block has none."""
+        names = dict.fromkeys(name for frame in self.frames for name in frame.columns)
+        frames = [
+            frame if len(frame.columns) == len(names) else frame.with_columns(part=pl.lit(None, pl.Int64))
+            for frame in self.frames
+        ]
+        self.frames.clear()
+        joined = {}
+        for name in names:
+            joined[name] = pl.concat([frame.drop_in_place(name) for frame in frames]).rechunk()
+        return pl.DataFrame(joined)
 
 
 def in_seconds(frame: pl.DataFrame, dates: bool, where: Where) -> tuple[pl.DataFrame, str | None]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from slmrec import progress
@@ -21,6 +22,7 @@ from slmrec.data.interactions import ActionBlocks, Interactions
 from slmrec.data.meta import Meta, known_items, no_meta, read_meta
 from slmrec.data.meta_table import MetaColumns, typed_meta
 from slmrec.data.old_data import OldData
+from slmrec.data.rows import codes_of, count_codes
 from slmrec.data.write import NumberedSequences, describe, number_sequences, save_sequences
 
 FRAME = "the data frame"  # what messages call it
@@ -30,13 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def make_stats(
-    args: DataArguments, stage: Stage, source: Interactions, raw: pl.DataFrame, filtered: Filtered, sequences: NumberedSequences
+    args: DataArguments, stage: Stage, source: Interactions, raw: dict, filtered: Filtered, sequences: NumberedSequences
 ) -> dict:
-    """`raw` holds the actions before any rule, users and items as categories."""
+    """`raw` holds counts of the actions before any rule."""
     return describe(sequences) | {
         "raw_rows": source.raw_rows,
-        "raw_users": raw["user"].n_unique(),
-        "raw_items": raw["item"].n_unique(),
+        **raw,
         "malformed_lines": source.malformed,
         "time_unit": source.time_unit,
         "dropped": filtered.dropped,
@@ -61,8 +62,10 @@ def process(
     `read_items` gives titles and attributes for the source ids of the items. The actions go on from `old`, where it is given.
     """
     rules = old.rules(actions, args) if old else PROTOCOLS[args.protocol](actions, args.duplicates, args.min_rating, args.k_core)
-    raw = actions.frame.with_row_index("row")
-    filtered = apply_rules(raw, rules)
+    frame = actions.frame.with_row_index("row")
+    actions.frame = frame.clear()  # the rules use it up
+    raw = {f"raw_{side}s": int(np.count_nonzero(count_codes(codes_of(frame[side])))) for side in ("user", "item")}
+    filtered = apply_rules(frame, rules)
     sequences = old.followed_by(filtered.frame) if old else number_sequences(filtered.frame)
     meta = read_items(sequences.item_ids)
     titles = old.titles_over(meta.titles) if old else meta.titles

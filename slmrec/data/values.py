@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 
 import polars as pl
 
+from slmrec.data.rows import parts
 from slmrec.errors import InputError
 
 Where = Callable[[int], str]  # row number -> "FILE, row N", for messages
@@ -18,6 +19,7 @@ NEVER_IN_IDS = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{2028}\x{2029}\x{feff}]"
 SHOWN = 40  # characters of a cell that a message shows
 BILLION = 10**9
 
+POINTED = r"^-?\d+\.0+$"  # whole numbers as pandas writes them beside missing ones
 PLAIN_DECIMAL = r"^([+-]?)(\d+)\.(\d*)$"
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 DATE_PARTS = (
@@ -48,22 +50,29 @@ def clean_ids(ids: pl.Series, name: str, where: Where) -> pl.Series:
     if missing.any():
         raise InputError(f"{where(missing.arg_true()[0])}: {name} is missing")
     ids = ids.cast(pl.Categorical)
-    texts = ids.unique().cast(pl.String)
-    tidy = texts.str.strip_chars()
-    wrong = tidy.str.to_lowercase().is_in(NO_IDS) | tidy.str.contains(NEVER_IN_IDS)
-    if wrong.any():
-        rows = ids.is_in(texts.filter(wrong).cast(pl.Categorical).implode())
-        row = rows.arg_true()[0]
+    distinct, tidied = ids.unique(), False
+    wrong, pointed = pl.Series(dtype=pl.Categorical), pl.Series(dtype=pl.String)
+    for part in parts(len(distinct)):
+        texts = distinct[part].cast(pl.String)
+        tidy = texts.str.strip_chars()
+        tidied |= bool((tidy != texts).any())
+        wrong.append(distinct[part].filter(tidy.str.to_lowercase().is_in(NO_IDS) | tidy.str.contains(NEVER_IN_IDS)))
+        pointed.append(tidy.filter(tidy.str.contains(POINTED)))
+    if len(wrong):
+        row = ids.is_in(wrong.implode()).arg_true()[0]
         value = ids[row]
         what = "is missing" if not value.strip() else f"is {shown(value)}, which is no id"
         raise InputError(f"{where(row)}: {name} {what}")
-    refuse_two_spellings(ids, tidy, name, where)
-    return ids if (tidy == texts).all() else ids.cast(pl.String).str.strip_chars().cast(pl.Categorical)
+    if len(pointed):
+        refuse_two_spellings(ids, distinct.cast(pl.String).str.strip_chars(), pointed, name, where)
+    return ids.cast(pl.String).str.strip_chars().cast(pl.Categorical) if tidied else ids
 
 
-def refuse_two_spellings(ids: pl.Series, texts: pl.Series, name: str, where: Where) -> None:
-    """Raise InputError when one id is another with a decimal point, as pandas writes whole numbers beside missing ones."""
-    pointed = texts.filter(texts.str.contains(r"^-?\d+\.0+$"))
+def refuse_two_spellings(ids: pl.Series, texts: pl.Series, pointed: pl.Series, name: str, where: Where) -> None:
+    """Raise InputError when one id is another with a decimal point.
+
+    `texts` are the different ids, `pointed` those of them that are POINTED.
+    """
     both = pointed.filter(pointed.str.replace(r"\.0+$", "").is_in(texts.implode()))
     if len(both):
         row = (ids.cast(pl.String).str.strip_chars() == both[0]).arg_true()[0]

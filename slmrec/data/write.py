@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from slmrec.data.rows import NEVER, codes_of, count_codes, first_rows, group_order
 from slmrec.errors import InputError
 
 MIN_ACTIONS = 3  # one each for training, validation and test
@@ -51,39 +52,53 @@ def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np
 
     Returns the values in the order of their numbers, and the number of each row's value, uint32 [E].
     """
-    first = frame.group_by(column).agg(pl.col("row").min()).sort("row")[column]
-    numbers = np.zeros(int(first.to_physical().to_numpy().max()) + 1, dtype=np.uint32)
-    numbers[first.to_physical().to_numpy()] = np.arange(len(first), dtype=np.uint32)
-    return first.cast(pl.String), numbers[frame[column].to_physical().to_numpy()]
+    codes, rows = codes_of(frame[column]), frame["row"].to_numpy()
+    first = first_rows(codes, rows)
+    found = np.flatnonzero(first != NEVER)
+    found = found[np.argsort(first[found])]  # codes, in the order of their numbers
+    numbers = np.zeros(len(first), dtype=np.uint32)
+    numbers[found] = np.arange(len(found), dtype=np.uint32)
+    places = np.flatnonzero(rows == first[codes])  # where each code's first row stands
+    places = places[np.argsort(rows[places])]
+    return frame[column].gather(places).cast(pl.String), numbers[codes]
 
 
 def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
-    """Group a filtered frame (columns user, item, row, perhaps time and nanosecond) by user, each in the order of the frame."""
+    """Group a filtered frame (columns user, item, row, perhaps time and nanosecond) by user, each in the order of the frame.
+
+    The frame is used up: its columns go as soon as they are numbered, or in order.
+    """
     refuse_short_users(frame)
     user_ids, users = number_by_first_row(frame, "user")
+    frame.drop_in_place("user")
     item_ids, items = number_by_first_row(frame, "item")
-    columns: dict[str, Any] = {"user": users, "item": items + 1}
-    columns |= {name: frame[name] for name in ("time", "nanosecond") if name in frame.columns}
-    numbered = pl.DataFrame(columns).sort("user", maintain_order=True)
+    frame.drop_in_place("item")
+    frame.drop_in_place("row")
+    offsets = np.concatenate([[0], np.cumsum(count_codes(users))])
+    order = group_order(users)
+    del users
+    items += 1
     return NumberedSequences(
-        items=numbered["item"].to_numpy().astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(np.bincount(users))]).astype(np.int64),
-        timestamps=numbered["time"].to_numpy() if "time" in columns else None,
-        nanoseconds=numbered["nanosecond"].to_numpy() if "nanosecond" in columns else None,
+        items=items.view(np.int32)[order],
+        offsets=offsets,
+        timestamps=frame.drop_in_place("time").to_numpy()[order] if "time" in frame.columns else None,
+        nanoseconds=frame.drop_in_place("nanosecond").to_numpy()[order] if "nanosecond" in frame.columns else None,
         item_ids=item_ids,
         user_ids=user_ids,
     )
 
 
 def refuse_short_users(frame: pl.DataFrame) -> None:
+    counts = count_codes(codes_of(frame["user"]))
+    if (counts[counts > 0] >= MIN_ACTIONS).all():
+        return
     short = frame.group_by("user").len().filter(pl.col("len") < MIN_ACTIONS).sort(pl.col("user").cast(pl.String))
-    if short.height:
-        user, actions = short.row(0)
-        more = f" (and {short.height - 1} more users have too few)" if short.height > 1 else ""
-        raise InputError(
-            f"user {user!r} has {actions} actions{more}; {MIN_ACTIONS} are needed (training, validation, test): "
-            f"--k_core {MIN_ACTIONS} or more drops such users"
-        )
+    user, actions = short.row(0)
+    more = f" (and {short.height - 1} more users have too few)" if short.height > 1 else ""
+    raise InputError(
+        f"user {user!r} has {actions} actions{more}; {MIN_ACTIONS} are needed (training, validation, test): "
+        f"--k_core {MIN_ACTIONS} or more drops such users"
+    )
 
 
 def tie_share(sequences: NumberedSequences) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -51,8 +50,6 @@ def open_stage(
 
     `precision` is that of `resolve_precision`.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise InputError("FSDP is not supported: each process holds the model whole (docs/gpu.md has the memory that it takes)")
     check_base_model(model)
     require_same_item_map(inputs.data, inputs.embeddings)
     described = {

@@ -98,6 +98,18 @@ def test_an_encoder_trains_alike(one, two):
     assert shared["best_epoch"] == alone["best_epoch"]
 
 
+def test_torchrun_itself_starts_a_stage(jobs, one, tmp_path):
+    """The other tests fork, which is faster."""
+    script, flags = jobs(tmp_path, 2)["sasrec"]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", f"{script}.py", *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1000, check=False)
+    assert ended.returncode == 0, ended.stderr
+    alone, shared = (read_json(directory / "sasrec" / "metrics.json") for directory in (one, tmp_path))
+    losses = [[entry["loss"] for entry in metrics["history"]] for metrics in (alone, shared)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5) and shared["best_epoch"] == alone["best_epoch"]
+
+
 def test_users_are_ranked_alike_to_the_last_bit(one, two):
     alone, shared = (read_json(directory / "ranks" / "metrics.json") for directory in (one, two))
     assert shared == alone
