@@ -31,7 +31,7 @@ from slmrec.topk import best_items
 if TYPE_CHECKING:  # polars imports it where a frame of it comes in or goes out, and nobody else waits for it
     import pandas as pd
 
-BATCH = 512
+BATCH = 512  # users that are scored at a time: their scores stay near the processor
 UNKNOWN_USER = -1  # a history that belongs to no user of the training data
 FRAME_COLUMNS = ("user", "rank", "item", "title", "score")
 
@@ -232,24 +232,35 @@ class Model:
         allowed = None if only is None else self._numbers(only, "only", "skip")[0]
         names = pl.Series([None, *self.catalogue.source_ids], dtype=pl.String)
         titles = pl.Series([None, *self.catalogue.titles], dtype=pl.String)
-        for start in range(0, len(histories.users), batch_size):
-            part = histories.take(range(start, min(start + batch_size, len(histories.users))))
+        for part, users in self._encoded(histories, batch_size):
             rows = len(part.users)
             viewed = np.repeat(np.arange(rows), np.diff(part.offsets)), part.items
             banned = np.repeat(np.arange(rows), len(never)), np.tile(np.asarray(never, dtype=np.int64), rows)
             pairs = [np.concatenate(both) for both in zip(viewed, banned)] if filter_viewed else banned
             of, items = (torch.from_numpy(one).to(self.device) for one in pairs)
             only_rows = None if allowed is None else dict.fromkeys(range(rows), allowed)
-            scores, best = self._best(part, k, (of, items), only_rows)
+            scores, best = self._best(part, k, (of, items), only_rows, users)
             flat = best.cpu().numpy().ravel()
             columns = {
-                "user": np.repeat(np.asarray(part.users, dtype=object), k),
-                "rank": np.tile(np.arange(1, k + 1), len(part.users)),
+                "user": pl.Series(part.users, dtype=pl.String).gather(np.repeat(np.arange(rows), k)),
+                "rank": np.tile(np.arange(1, k + 1), rows),
                 "item": names.gather(flat),
                 "title": titles.gather(flat),
                 "score": scores.cpu().numpy().ravel(),
             }
             yield pl.DataFrame(columns).filter(pl.Series(flat != PAD))
+
+    def _encoded(self, histories: Histories, batch_size: int) -> Iterator[tuple[Histories, torch.Tensor]]:
+        """Batches, each with the vectors [., d] of its histories that are not empty."""
+        ahead = batch_size * -(-self.recommender.many // batch_size)  # a multiple, at least as many as it likes
+        for first in range(0, len(histories.users), ahead):
+            many = histories.take(range(first, min(first + ahead, len(histories.users))))
+            filled = np.diff(many.offsets) > 0
+            users = self._encode(many, np.flatnonzero(filled))
+            place = np.concatenate([[0], np.cumsum(filled)])
+            for start in range(0, len(many.users), batch_size):
+                stop = min(start + batch_size, len(many.users))
+                yield many.take(range(start, stop)), users[place[start] : place[stop]]
 
     # -- inside ---------------------------------------------------------------------------------------------------------------
 
@@ -297,12 +308,14 @@ class Model:
         k: int,
         excluded: tuple[torch.Tensor, torch.Tensor],
         only: dict[int, list[int]] | None = None,
+        users: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores float32 [B, k] and items int64 [B, k] of the histories; an empty one is answered by popularity.
 
         Args:
             excluded: (row int64 [E], item int64 [E]), what must not come back.
             only: row -> the items that alone may come back there.
+            users: vectors of the histories that are not empty, where they are known already.
         """
         rows, lengths = len(histories.users), np.diff(histories.offsets)
         read = np.flatnonzero(lengths > 0)
@@ -310,15 +323,15 @@ class Model:
             logger.warning("%d of %d histories hold no known item: answered by popularity", rows - len(read), rows)
         with torch.inference_mode():
             popularity = torch.from_numpy(np.concatenate([[0], self.catalogue.popularity]).astype(np.float32)).to(self.device)
-            users = self._encode(histories, read) if len(read) else None
+            users = self._encode(histories, read) if users is None else users
             place = torch.full((rows,), -1, dtype=torch.int64, device=self.device)  # of each row among the users' vectors
             place[torch.from_numpy(read).to(self.device)] = torch.arange(len(read), device=self.device)
 
             def scores(start: int, stop: int) -> torch.Tensor:
-                if users is not None and len(read) == rows:
+                if len(read) == rows:
                     return self.recommender.score_block(users, start, stop)
                 block = popularity[start:stop].repeat(rows, 1)
-                if users is not None:
+                if len(users):
                     block[place >= 0] = self.recommender.score_block(users, start, stop)
                 return block
 
@@ -326,7 +339,7 @@ class Model:
             for row, allowed in (only or {}).items():
                 out = set(excluded[1][excluded[0] == row].tolist())
                 chosen = torch.tensor(sorted(set(allowed) - out), dtype=torch.int64, device=self.device)
-                mine = users[place[row] : place[row] + 1] if users is not None and place[row] >= 0 else None
+                mine = users[place[row] : place[row] + 1] if place[row] >= 0 else None
                 found = popularity[chosen] if mine is None else self.recommender.score(mine, chosen.unsqueeze(0))[0]
                 values[row], items[row] = -math.inf, PAD
                 order = found.sort(descending=True, stable=True).indices[:k]
@@ -334,7 +347,9 @@ class Model:
             return values, items
 
     def _encode(self, histories: Histories, rows: np.ndarray) -> torch.Tensor:
-        """User vectors [len(rows), d] of histories that are not empty."""
+        """User vectors [len(rows), d] of histories that are not empty; of no rows there are none."""
+        if not len(rows):
+            return torch.empty(0, 0, device=self.device)
         ends = histories.offsets[1:][rows]
         lengths = np.minimum(ends - histories.offsets[:-1][rows], self.recommender.max_length)
         arrays = {
@@ -342,7 +357,8 @@ class Model:
             "history": histories.items[indices(ends - lengths, lengths)],
             "lengths": lengths,
         }
-        return self.recommender.encode({name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
+        with torch.inference_mode():
+            return self.recommender.encode({name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
 
 
 def load(directory: str | Path, device: str = "auto") -> Model:
@@ -351,7 +367,7 @@ def load(directory: str | Path, device: str = "auto") -> Model:
     Raises InputError when it is none.
     """
     chosen = pick_device(device)
-    return Model(load_recommender(directory, chosen), load_catalogue(directory), chosen)
+    return Model(load_recommender(directory, chosen).answering(), load_catalogue(directory), chosen)
 
 
 def _pairs(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

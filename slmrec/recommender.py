@@ -15,9 +15,11 @@ class Recommender(nn.Module):
 
     Attributes:
         max_length: how many of a user's latest items the model reads.
+        many: how many histories it likes to be given at once; with fewer it is slower.
     """
 
     max_length: int
+    many: int = 1
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """User vectors float32 [B, d] for a batch of `slmrec.data.batches.SplitRows` (only its history is read)."""
@@ -41,6 +43,10 @@ class Recommender(nn.Module):
         if _dense(len(items), candidates.shape[1]):
             return self.score_all(users).gather(1, candidates)
         return torch.bmm(items[candidates], users.unsqueeze(2)).squeeze(2)
+
+    def answering(self) -> Recommender:
+        """The same model for answering alone, faster where something can be kept; its weights must not change afterwards."""
+        return self
 
     def floats_per_row(self, num_candidates: int, num_scores: int) -> int:
         """How many floats `score` holds for a user at most, beside the candidates' vectors; N + 1 where it is a model's own."""

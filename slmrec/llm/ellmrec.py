@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
+from slmrec.llm.answering import Answering, can_answer
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
@@ -206,6 +207,9 @@ class EllmRecommender(Recommender):
 
     def item_matrix(self) -> torch.Tensor:
         return self.item_embeddings
+
+    def answering(self) -> Recommender:
+        return Answering(self) if can_answer(self) else self
 
 
 def next_item_objective(

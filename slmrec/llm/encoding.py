@@ -99,8 +99,8 @@ def reference_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[i
 class SharedPrompt:
     """Stands where a decoder layer expects its key-value cache: keeps the prompt's keys and values for the rows that follow."""
 
-    def __init__(self):
-        self.prompt: tuple[torch.Tensor, torch.Tensor] | None = None
+    def __init__(self, prompt: tuple[torch.Tensor, torch.Tensor] | None = None):
+        self.prompt = prompt
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_) -> tuple[torch.Tensor, torch.Tensor]:
         """First call [1, H, P, d/H]: kept. Second call [R, H, W, d/H]: returned behind the prompt's, [R, H, P + W, d/H]."""
@@ -123,7 +123,7 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
     packing, hidden, positions = _pack(rows)
     prompt = rows.before.to(hidden.dtype).unsqueeze(0)  # [1, P, d]
     prompt_positions = torch.arange(prompt.shape[1], device=hidden.device).unsqueeze(0)
-    prompt_rope, rope = _ropes(decoder, rows, prompt_positions, positions)
+    prompt_rope, rope = ropes(decoder, rows, prompt_positions, positions)
     masks = Masks(packing.causal_mask(), prompt_positions, positions)
     take = packing.take_last if rows.read == "last" else packing.unpack
     states: States = {}
@@ -172,7 +172,7 @@ def require_exact_support(config: PretrainedConfig) -> None:
         raise InputError(f"--encoding exact knows {known}, not {config.model_type}: use --encoding reference")
 
 
-def _ropes(decoder: PreTrainedModel, rows: PromptedRows, *positions: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def ropes(decoder: PreTrainedModel, rows: PromptedRows, *positions: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Cosines and sines, each [..., head_size], of position ids [...].
 
     They are taken from those of a whole row of the reference: some kinds of rotary embedding (longrope, dynamic) depend on the
@@ -250,34 +250,34 @@ def _scatter(tokens: torch.Tensor, slots: torch.Tensor, packing: Packing) -> tor
     return packed.index_copy(0, slots, tokens).unflatten(0, packing.segment.shape)
 
 
-def _heads(projected: torch.Tensor, head_size: int) -> torch.Tensor:
+def heads_of(projected: torch.Tensor, head_size: int) -> torch.Tensor:
     """[R, W, H * head_size] -> [R, H, W, head_size]."""
     return projected.unflatten(-1, (-1, head_size)).transpose(1, 2)
 
 
-def _rotate(heads: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def rotate(heads: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotary position embedding of [R, H, W, head_size] with cosines and sines [R, W, head_size]."""
     cos, sin = (part.unsqueeze(1) for part in rope)
     return heads * cos + rotate_half(heads) * sin
 
 
-def _keys_values(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+def keys_values(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values of a layer's input, through `shared`."""
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-    keys = _rotate(_heads(attention.k_proj(normed), attention.head_dim), rope)
-    return shared.update(keys, _heads(attention.v_proj(normed), attention.head_dim))
+    keys = rotate(heads_of(attention.k_proj(normed), attention.head_dim), rope)
+    return shared.update(keys, heads_of(attention.v_proj(normed), attention.head_dim))
 
 
 def _keep_prompt(layer: DecoderLayer, prompt: torch.Tensor, prompt_rope, shared: SharedPrompt) -> None:
     """In the last layer nobody reads the prompt's own output, only its keys and values."""
-    _keys_values(layer, prompt, prompt_rope, shared)
+    keys_values(layer, prompt, prompt_rope, shared)
 
 
 def _attention_weights(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor) -> torch.Tensor:
     """The softmax inside a layer's attention, float32 [R, H, W, P + W]; the fused kernels that compute the states hide it."""
     attention = layer.self_attn
-    keys, _ = _keys_values(layer, hidden, rope, shared)
-    queries = _rotate(_heads(attention.q_proj(layer.input_layernorm(hidden)), attention.head_dim), rope)
+    keys, _ = keys_values(layer, hidden, rope, shared)
+    queries = rotate(heads_of(attention.q_proj(layer.input_layernorm(hidden)), attention.head_dim), rope)
     keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
     logits = (queries @ keys.transpose(2, 3)).float() * attention.scaling
     return logits.masked_fill(~mask, float("-inf")).softmax(-1)
@@ -286,7 +286,7 @@ def _attention_weights(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: 
 def _last_tokens(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: SharedPrompt, mask: torch.Tensor, packing: Packing):
     """One decoder layer, computed for the last token of each row only: float [B, d]."""
     attention = layer.self_attn
-    keys, values = _keys_values(layer, hidden, rope, shared)
+    keys, values = keys_values(layer, hidden, rope, shared)
     residual = packing.take_last(hidden)  # [B, d]
     queries, place, query_slot = _query_layout(packing)
     asked = attention.q_proj(layer.input_layernorm(residual))  # [B, H * head_size]
@@ -294,7 +294,7 @@ def _last_tokens(layer: DecoderLayer, hidden: torch.Tensor, rope, shared: Shared
     query_rope = tuple(part.gather(1, query_slot.unsqueeze(2).expand(-1, -1, part.shape[2])) for part in rope)
     query_mask = mask.gather(2, query_slot[:, None, :, None].expand(-1, -1, -1, mask.shape[3]))  # [R, 1, Q, P + W]
     attended = F.scaled_dot_product_attention(
-        _rotate(_heads(asked, attention.head_dim), query_rope),
+        rotate(heads_of(asked, attention.head_dim), query_rope),
         keys,
         values,
         attn_mask=query_mask,

@@ -167,14 +167,22 @@ def _count_requests(app: FastAPI, meters: Meters) -> None:
         return response
 
 
+def _reason(first: dict) -> str:
+    """One line of pydantic's first complaint."""
+    where = ".".join(str(part) for part in first["loc"][1:])  # behind "body" or "query"
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON, at character {where}: {first['ctx']['error']}"
+    if not where:
+        return "the body must be a JSON object, sent with content-type: application/json"
+    return f"{where}: {first['msg']}"
+
+
 def _answer_errors(app: FastAPI) -> None:
     """Every error is {"error": reason}; what is our own fault is logged, and its reason stays here."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
-        return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"]}, 400)
+        return JSONResponse({"error": _reason(error.errors()[0])}, 400)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:

@@ -12,6 +12,8 @@ from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
+from slmrec.llm import answering
+from slmrec.llm.answering import Answering
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import ENCODINGS, EllmRecommender, next_item_objective
 from slmrec.llm.encoding import PromptedRows, exact_states, reference_states
@@ -197,6 +199,45 @@ def test_exact_equals_reference_for_every_kind_of_attention_and_position(make_re
     rows = rows_of(model, make_batch([length for length in MIXED if length or closing]), read)
     expected = reference_states(decoder, rows, {1, 2, 3})
     torch.testing.assert_close(exact_states(decoder, rows, {1, 2, 3}), expected, atol=1e-5, rtol=0)
+    if read == "last":
+        model.encoding = "exact"
+        answers_alike(model, make_batch(rows.lengths.tolist()), "window of 1" not in shape and "window from" not in shape)
+
+
+def answers_alike(model, batch, known=True):
+    """What only answers gives the reference's user vectors, whatever the number of histories; what it does not know it leaves."""
+    ready = model.answering()
+    assert isinstance(ready, Answering) == known and ready.max_length == model.max_length
+    expected = model._read_user(model.user_projection, reference_states(*states_asked(model, batch))[model.num_layers])
+    torch.testing.assert_close(ready.encode(batch), expected, atol=1e-5, rtol=0)
+    assert torch.equal(ready.item_matrix(), model.item_matrix())
+
+
+def states_asked(model, batch):
+    return plain_backbone(model.backbone), rows_of(model, batch), {model.num_layers}
+
+
+@pytest.mark.parametrize("lora, closing, kind", [(True, 7, "llama"), (False, 0, "qwen2")])
+@torch.no_grad()
+def test_answering_equals_reference_for_few_and_many_histories(make_recommender, make_batch, monkeypatch, lora, closing, kind):
+    model = make_recommender(3, kind, 2, lora=lora, closing=closing).eval()
+    for tokens in (answering.TOKENS, 40):  # all histories of a length at once, or a few
+        monkeypatch.setattr(answering, "TOKENS", tokens)
+        for lengths in ([4], [30, 1, 30], [3] * 50, [length for length in 3 * MIXED if length or closing]):
+            answers_alike(model, make_batch(lengths))
+    assert model.to("meta").answering() is model  # another device than the CPU
+
+
+@torch.no_grad()
+def test_answering_refuses_what_exact_refuses(make_recommender, make_batch):
+    ready = make_recommender(closing=0).answering()
+    with pytest.raises(ValueError, match="a history of 31 items does not fit into 30 slots"):
+        ready.encode(make_batch([31]))
+    with pytest.raises(ValueError, match="no token to be read"):
+        ready.encode(make_batch([3, 0]))
+    reference = make_recommender()
+    reference.encoding = "reference"  # which was asked for, and stays
+    assert reference.answering() is reference
 
 
 @pytest.mark.parametrize("window", [None, 16])

@@ -77,6 +77,15 @@ def test_what_is_no_json_too_large_or_nowhere(client):
     assert client.post("/recommend", content=b"{").status_code == 400
     large = client.post("/recommend", content=b"x" * (serving.MAX_BODY + 1))
     assert large.status_code == 413 and "larger than" in large.json()["error"]
+    for sent, kind, reason in (
+        (b'{"history": [', "application/json", "the body is not JSON, at character 13: "),
+        (b"[" * 100_000, "application/json", "There was an error parsing the body"),
+        (b'{"history": []}', "text/plain", "the body must be a JSON object, sent with content-type: application/json"),
+        (b"", "application/json", "the body must be a JSON object"),
+    ):
+        answer = client.post("/recommend", content=sent, headers={"content-type": kind})
+        assert answer.status_code == 400 and answer.json()["error"].startswith(reason)
+    assert client.get("/items", params={"query": "a" * 201}).json()["error"].startswith("query: String should have at most")
     unannounced = client.post("/recommend", content=(b"x" * 100_000 for _ in range(10)))
     assert unannounced.status_code == 413
     assert client.get("/nothing").json() == {"error": "Not Found"}
