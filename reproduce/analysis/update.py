@@ -21,7 +21,7 @@ import torch
 
 from reproduce.efficiency.environment import environment
 from reproduce.statistics import paired_test
-from slmrec.artifacts import read_json, write_json
+from slmrec.artifacts import input_directory, read_json, write_json
 from slmrec.checks import at_least
 from slmrec.command_line import parse_arguments
 from slmrec.data.dataset import SequenceDataset, load_dataset
@@ -32,6 +32,7 @@ from slmrec.open_model import load_recommender
 from slmrec.ragged import places, row_numbers
 from slmrec.recommender import Recommender
 from slmrec.runtime import run_main
+from slmrec.training.update import update_users
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAST = 3  # actions that a user has in the past, or none
@@ -126,12 +127,16 @@ def ranks(model: Recommender, dataset: SequenceDataset) -> np.ndarray:
 
 
 def entry(model: Path, found: np.ndarray, groups: dict[str, np.ndarray]) -> dict:
-    """What a training cost and gave; MRR as fractions, by group of users."""
+    """What a training cost and gave; MRR as fractions, by group of users.
+
+    Seconds are those of a machine that may have had other work; users an epoch, times epochs, are a cost without it.
+    """
     metrics, manifest = read_json(model / "metrics.json"), read_manifest(model)
     trained = [one["train_seconds"] for one in metrics["history"]]
     return {
         "valid_MRR": metrics["valid"]["sampled"]["MRR"],
         "epochs": len(trained),
+        "users_an_epoch": users_an_epoch(model, manifest),
         "best_epoch": metrics["best_epoch"],
         "train_seconds": round(sum(trained), 1),
         "train_seconds_an_epoch": round(float(np.median(trained)), 2),
@@ -139,6 +144,12 @@ def entry(model: Path, found: np.ndarray, groups: dict[str, np.ndarray]) -> dict
         "digest": manifest["digest"],
         "test_MRR": {name: float(reciprocal_rank(found[users]).mean()) for name, users in groups.items() if len(users)},
     }
+
+
+def users_an_epoch(model: Path, manifest: dict) -> int:
+    """How many users a training went through in each epoch."""
+    dataset, replay = load_dataset(input_directory(model, "data")), manifest["config"].get("replay")
+    return dataset.num_users if replay is None else len(update_users(dataset, replay, manifest["seed"]))
 
 
 def train_all(args: UpdateMeasure, work: Path) -> dict[str, Path]:
@@ -201,7 +212,8 @@ def main(argv: list[str] | None = None) -> None:
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     write_json(Path(args.output), result)
     for name, one in result["models"].items():
-        print(f"{name:<32}{one['train_seconds']:>9.1f} s  " + "  ".join(f"{k} {100 * v:.2f}" for k, v in one["test_MRR"].items()))
+        cost = f"{one['epochs']:>3} epochs of {one['users_an_epoch']:>6} users{one['train_seconds']:>9.1f} s  "
+        print(f"{name:<32}{cost}" + "  ".join(f"{k} {100 * v:.2f}" for k, v in one["test_MRR"].items()))
 
 
 if __name__ == "__main__":
