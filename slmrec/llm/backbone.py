@@ -21,6 +21,7 @@ from slmrec.files import first_bytes
 from slmrec.ownership import stage_of
 
 CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
+ADAPTER = "adapter_config.json"
 FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start would cost more than it tells
 # What a checkpoint's own code could do is never asked for; without this, transformers would ask the user whether to run it
 NO_REMOTE_CODE = {"trust_remote_code": False}
@@ -29,10 +30,14 @@ NO_REMOTE_CODE = {"trust_remote_code": False}
 def load_backbone_config(base_model: str) -> PretrainedConfig:
     """The configuration of a checkpoint directory or hub name.
 
-    Raises InputError when there is none, or the checkpoint is one that cannot be trained on: quantised, or with git-LFS
-    pointers in place of its files.
+    Raises InputError when there is none, or the checkpoint is one that cannot be trained on: quantised, with an adapter beside
+    its weights, or with git-LFS pointers in place of its files.
     """
     require_readable(base_model, "--base_model")
+    if (Path(base_model) / ADAPTER).is_file():  # transformers would put it into the layers, and ours would go on top of it
+        raise InputError(
+            f"--base_model {base_model}: has a peft adapter beside its weights ({ADAPTER}); merge it into them first"
+        )
     with opening(base_model, "--base_model", "no checkpoint with a config.json there"):
         config = AutoConfig.from_pretrained(base_model, **NO_REMOTE_CODE)
     for name in ("num_hidden_layers", "hidden_size", "vocab_size"):

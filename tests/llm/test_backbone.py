@@ -227,6 +227,7 @@ REMOTE = {"auto_map": {"AutoConfig": "configuration_foo.FooConfig", "AutoModel":
         (with_config(quantization_config={"quant_method": "gptq", "bits": 4}), "its weights are quantised (gptq)"),
         (with_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "quantised (bitsandbytes)"),
         (with_fewer_token_vectors, "its tokenizer does not belong to it: the prompt has token 169, the model 50 token vectors"),
+        (with_content("adapter_config.json", "{}"), "has a peft adapter beside its weights (adapter_config.json); merge it into"),
         (with_config(**REMOTE), "only its own code knows its kind (foo), and no code of a checkpoint is ever run"),
         (with_config(model_type="bert"), "--encoding exact knows llama, mistral, qwen2, not bert"),
     ],
