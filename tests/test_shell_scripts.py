@@ -276,6 +276,69 @@ def test_arrays_that_need_no_guard_are_never_empty(name):
     assert assigned and all(content.strip() for content in assigned)
 
 
+# Read by every bash that is not interactive: before each command, the fault of bash before 4.4 that the scripts have to avoid
+OLD_BASH = r"""
+old_bash() {
+    local rest="$BASH_COMMAND"
+    while [[ $rest =~ (..)\$\{([A-Za-z_]+)\[@\]\}(.*) ]]; do
+        rest="${BASH_REMATCH[3]}"
+        [ "${BASH_REMATCH[1]}" = '+"' ] || eval "[ \${#${BASH_REMATCH[2]}[@]} != 0 ]" || {
+            echo "${BASH_REMATCH[2]}[@]: unbound variable" >&2
+            exit 97
+        }
+    done
+}
+set -T
+trap old_bash DEBUG
+"""
+
+
+@pytest.fixture
+def old_bash(tmp_path):
+    """old_bash(script, *arguments): the script by a bash that ends at empty arrays, and a Python that runs no stage."""
+    (tmp_path / "rules").write_text(OLD_BASH)
+    (tmp_path / "bin").mkdir()
+    asked = f'exec "{sys.executable}" "$@"'
+    cases = [f'*slmrec.pipeline*|"-c "*) {asked} ;;', '"- "*) cat > /dev/null ;;', '*) echo "python $*" ;;']
+    (tmp_path / "bin/python").write_text("\n".join(["#!/bin/sh", 'case "$*" in', *cases, "esac"]) + "\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    return lambda script, *arguments: run(script, *arguments, cwd=tmp_path, path=path, BASH_ENV=str(tmp_path / "rules"))
+
+
+@pytest.mark.parametrize(
+    ("code", "ends"),
+    [('A=(); echo "${A[@]}"', True), ('A=(); echo ${A[@]+"${A[@]}"}', False), ('A=(x); echo "${A[@]}"', False)],
+)
+def test_an_empty_array_ends_an_old_bash(old_bash, tmp_path, code, ends):
+    """That the tests below can fail."""
+    (tmp_path / "code.sh").write_text(f"f() {{\n{code}\n}}\nf\n")
+    assert old_bash(tmp_path / "code.sh").returncode == (97 if ends else 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [
+        ("run_pipeline.sh demo --dry_run", "reproduce.comparison"),
+        ("run_pipeline.sh music --text_use off --base_model no/model --seed 3 --dry_run", "reproduce.comparison"),
+        ("run_pipeline.sh mine --reviews reviews.csv --sasrec.dropout 0.1 --dry_run", "reproduce.comparison"),
+        ("run_finetune.sh runs/teacher", "finetune.py --output_dir runs/teacher"),
+        ("run_distill.sh runs/teacher runs/student", "distill.py --teacher runs/teacher"),
+        ("run_distill.sh online runs/student --seed 1", "distill.py --online"),
+        ("run_openp5.sh runs/openp5", "train_openp5.py --output_dir runs/openp5"),
+        ("run_tables.sh main", "-m reproduce main"),
+        ("run_tests.sh tests/no_such_test.py", "-m pytest tests/no_such_test.py"),
+    ],
+)
+def test_an_old_bash_runs_the_scripts(old_bash, tmp_path, command, last):
+    """The shared case shell_bash32: no array is empty where it is read."""
+    (tmp_path / "reviews.csv").touch()
+    script, *arguments = command.split()
+    outcome = old_bash(ROOT / script, *arguments)
+    assert outcome.returncode == 0, outcome.stderr
+    assert last in outcome.stdout.splitlines()[-1]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_parse(script):
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
