@@ -155,7 +155,8 @@ class Model:
         )
         rows, items = (torch.from_numpy(array).to(self.device) for array in _pairs([out for _, _, out, _ in understood]))
         only = {row: allowed for row, (_, _, _, allowed) in enumerate(understood) if allowed is not None}
-        scores, best = self._best(histories, max(query.k for query in queries), (rows, items), only=only)
+        most = min(max(query.k for query in queries), len(self.catalogue))
+        scores, best = self._best(histories, most, (rows, items), only=only)
         return [
             self._answer(scores[row, : query.k], best[row, : query.k], understood[row][1], not lengths[row])
             for row, query in enumerate(queries)
@@ -172,7 +173,8 @@ class Model:
             vectors = torch.nn.functional.normalize(self.recommender.item_matrix().float(), dim=1)  # [N + 1, d]
             scores = vectors[number : number + 1] @ vectors.T
             excluded = torch.tensor([0], device=scores.device), torch.tensor([number], device=scores.device)
-            values, items = best_items(lambda start, stop: scores[:, start:stop], 1, len(self.catalogue), k, excluded=excluded)
+            most = min(k, len(self.catalogue))
+            values, items = best_items(lambda start, stop: scores[:, start:stop], 1, len(self.catalogue), most, excluded=excluded)
         return list(self._answer(values[0], items[0], [], False))
 
     # -- many histories -----------------------------------------------------------------------------------------------------
@@ -228,6 +230,7 @@ class Model:
     ) -> Iterator[pl.DataFrame]:
         """Frames of `batch_size` users each, in the order of the histories; only one is in memory at a time."""
         _require_k(k)
+        k = min(k, len(self.catalogue))
         never, _ = self._numbers(exclude, "exclude", "skip")
         allowed = None if only is None else self._numbers(only, "only", "skip")[0]
         names = pl.Series([None, *self.catalogue.source_ids], dtype=pl.String)

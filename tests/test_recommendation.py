@@ -84,6 +84,14 @@ def test_many_queries_at_once_are_answered_as_one_by_one(models, name):
     assert len(model.recommend_many(queries)[5]) == 0
 
 
+def test_more_than_there_is_costs_no_more_than_there_is(models):
+    """Room for 10 ** 12 items would be terabytes."""
+    model, k = slmrec.load(models["sasrec"], "cpu"), 10**12
+    assert list(model.recommend(["i1", "i2"], k)) == list(model.recommend(["i1", "i2"], len(model.catalogue)))
+    assert len(model.similar_items("i1", k)) == len(model.catalogue) - 1
+    assert len(model.recommend_all(pl.DataFrame({"user": ["u"], "item": ["i1"]}), k)) == len(model.catalogue) - 1
+
+
 def test_unknown_ids_are_named_and_skipped_or_refused(models, caplog):
     model = slmrec.load(models["sasrec"], "cpu")
     found = model.recommend(["i1", "B00X", "i2"], k=3)
