@@ -61,6 +61,26 @@ def test_a_catalogue_in_blocks_gives_the_same(monkeypatch, block):
     torch.testing.assert_close(gradients(frozen, vectors), theirs[:1])
 
 
+@pytest.mark.parametrize("block", [5, 12])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_logits_in_the_safe_range_are_not_shifted_and_give_the_same(monkeypatch, block, shifted):
+    """The longest vector against the longest item decides; here it is their very product, one side of the limit or the other."""
+    monkeypatch.setattr(catalogue_loss, "BLOCK_ITEMS", block)
+    generator = torch.Generator().manual_seed(0)
+    vectors, items = torch.randn(30, 6, generator=generator), torch.randn(13, 6, generator=generator)
+    vectors *= (1.001 if shifted else 0.999) * 50 / vectors.norm(dim=1).max()
+    items /= items[1:].norm(dim=1).max()
+    vectors[3] = items[8] / items[8].norm() * vectors.norm(dim=1).max()
+    items[8] /= items[8].norm()  # a logit at the limit
+    vectors.requires_grad_(), items.requires_grad_()
+    assert catalogue_loss._all_safe(vectors.detach(), items.detach()[1:]) is not shifted
+    targets = torch.arange(30) % 12 + 1
+    expected = torch.nn.functional.cross_entropy((vectors @ items[1:].T).double(), targets - 1)
+    loss = catalogue_cross_entropy(vectors, items, targets)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(gradients(loss, vectors, items), gradients(expected, vectors, items))
+
+
 def test_frozen_items_and_no_gradient():
     vectors, items, targets = torch.randn(7, 4, requires_grad=True), torch.randn(9, 4), torch.arange(1, 8)
     expected = plain_definition(vectors, items, targets)
