@@ -82,9 +82,9 @@ class Runs:
         return {"data": self.data.parent.name, "base_model": base_model}
 
     def missing(self, experiment: str, seeds: set[int]) -> list[dict]:
-        """These seeds with the command that makes each."""
+        """These seeds with the command that makes them all."""
         named = {"dataset": self.directory.name} | self.origin()
-        return [{"seed": seed, "command": run_command(experiment, named, seed)} for seed in sorted(seeds)]
+        return [{"seed": seed, "command": run_command(experiment, named, max(seeds))} for seed in sorted(seeds)]
 
 
 def trained(directory: Path) -> list[Path]:

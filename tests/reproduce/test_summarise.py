@@ -115,7 +115,8 @@ def test_what_is_missing_comes_with_its_command(runs):
     assert student["missing"] == [{"seed": 1, "command": "bash run_tables.sh main mine --seeds 2"}]
     shallow = found["depth-train"]["models"][0]
     assert shallow["name"] == "e4srec_1" and not shallow["runs"]
-    assert shallow["missing"][0] == {"seed": 0, "command": "bash run_tables.sh depth-train mine"}
+    command = "bash run_tables.sh depth-train mine --seeds 2"  # one makes both
+    assert shallow["missing"] == [{"seed": seed, "command": command} for seed in (0, 1)]
     assert [entry["model"] for entry in found["cold"]["missing"]] == ["SLMRec_4<-8"]
 
 
