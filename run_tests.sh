@@ -14,6 +14,6 @@ if [ $# -eq 0 ]; then
     python -m ruff format --check --quiet .
     python -m mypy --no-error-summary
     export OMP_NUM_THREADS=1
-    set -- --numprocesses=2 --dist=loadfile  # a file at a time to each core
+    set -- --numprocesses=2 --dist=loadfile --no-loadscope-reorder  # a file at a time to each core, in tests/conftest.py's order
 fi
 exec python -m pytest "$@"

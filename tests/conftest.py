@@ -25,6 +25,12 @@ from slmrec.training import encoder_loop
 torch.set_num_threads(1)  # tiny matrices gain nothing from more, and tests that run side by side lose
 
 NUM_USERS, NUM_ITEMS, EMBEDDING_SIZE = 48, 40, 8
+LONG = ("test_pipeline.py", "test_several_processes.py", "test_campaign.py", "test_state_on_disk.py", "test_shell_scripts.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that two processes that take a file at a time end together."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def _write_names(directory, num_users, num_items):
