@@ -34,10 +34,8 @@ def require_readable(checkpoint: str, flag: str) -> None:
     for path in sorted(directory.iterdir()):
         if path.is_file() and starts_with(path, LFS_POINTER):
             raise InputError(f"{flag} {directory}: {path.name} is a git-LFS pointer, not the file: run git lfs pull there")
-    for path in (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json")):
-        if path.is_file():
-            read_json(path)
-    config = read_json(directory / "config.json")
+    paths = (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json"))
+    config = {path.name: read_json(path) for path in paths if path.is_file()}["config.json"]
     if "auto_map" in config and str(config.get("model_type")) not in CONFIG_MAPPING:
         kind = str(config.get("model_type"))[:LONGEST_REASON]
         raise InputError(
@@ -45,10 +43,14 @@ def require_readable(checkpoint: str, flag: str) -> None:
         )
 
 
-def tokenizer_digests(checkpoint: str | Path) -> list[tuple[str, str]]:
-    """(name, sha256) of every file of a checkpoint directory that decides which tokens a text becomes."""
-    files = {path for pattern in TOKENIZER_FILES for path in Path(checkpoint).glob(pattern) if path.is_file()}
-    return [(path.relative_to(checkpoint).as_posix(), file_sha256(path)) for path in sorted(files)]
+def tokenizer_files(checkpoint: str | Path) -> set[Path]:
+    """Every file of a checkpoint directory that decides which tokens a text becomes."""
+    return {path for pattern in TOKENIZER_FILES for path in Path(checkpoint).glob(pattern) if path.is_file()}
+
+
+def named_digests(files: set[Path], checkpoint: str | Path) -> list[tuple[str, str]]:
+    """(name, sha256) of files below a checkpoint directory, in the order of their names."""
+    return sorted((path.relative_to(checkpoint).as_posix(), file_sha256(path)) for path in files)
 
 
 @contextmanager

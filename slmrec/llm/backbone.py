@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from slmrec.artifacts import file_sha256, json_sha256, read_manifest
-from slmrec.checkpoint_directory import opening, require_readable, tokenizer_digests
+from slmrec.checkpoint_directory import named_digests, opening, require_readable, tokenizer_files
 from slmrec.errors import InputError
 from slmrec.files import first_bytes
 from slmrec.ownership import stage_of
@@ -179,7 +179,8 @@ def backbone_input(base_model: str, whole: bool = False) -> dict:
     numbers = json_sha256([file_sha256(Path(base_model) / "config.json"), heads])
     if stage_of(base_model) and (whole or sum(path.stat().st_size for path in weights) <= CHECKED_BYTES):
         read_manifest(base_model)
-    described = {"base_model": Path(base_model).name, "digest": json_sha256([numbers, tokenizer_digests(base_model)])}
+    tokenizer = named_digests(tokenizer_files(base_model), base_model)
+    described = {"base_model": Path(base_model).name, "digest": json_sha256([numbers, tokenizer])}
     return described | {"weights": numbers} | ({"sha256": _whole_sha256(weights)} if whole else {})
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from slmrec.artifacts import file_sha256, json_sha256, read_json
-from slmrec.checkpoint_directory import opening, require_readable, tokenizer_digests
+from slmrec.artifacts import json_sha256, read_json
+from slmrec.checkpoint_directory import named_digests, opening, require_readable, tokenizer_files
 from slmrec.errors import InputError
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
@@ -58,9 +58,9 @@ def encoder_input(checkpoint: str) -> dict:
     """Describe the checkpoint as a stage input: the digest of all that shapes a vector, or of a hub name and commit."""
     if not Path(checkpoint).is_dir():
         return {"checkpoint": checkpoint, "digest": json_sha256([checkpoint, getattr(_config(checkpoint), "_commit_hash", None)])}
-    files = sorted(path for path in Path(checkpoint).rglob("*") if path.suffix in (".safetensors", ".json", ".bin", ".model"))
-    digests = {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in files} | dict(tokenizer_digests(checkpoint))
-    return {"checkpoint": Path(checkpoint).name, "digest": json_sha256([list(pair) for pair in sorted(digests.items())])}
+    files = {path for path in Path(checkpoint).rglob("*") if path.suffix in (".safetensors", ".json", ".bin", ".model")}
+    digests = named_digests(files | tokenizer_files(checkpoint), checkpoint)
+    return {"checkpoint": Path(checkpoint).name, "digest": json_sha256(digests)}
 
 
 def embed_texts(
