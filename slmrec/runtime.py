@@ -44,7 +44,8 @@ def run_main(main: Callable[[list[str] | None], None]) -> None:
 def quiet_libraries() -> None:
     """Leave the terminal to this project's own lines: transformers shows bars and reports for each file that it reads or writes,
     and tells its users, not ours, what it will rename."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\.")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the name that earlier ones know
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
 

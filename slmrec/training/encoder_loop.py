@@ -205,7 +205,7 @@ def train_epoch(
     num_batches = math.ceil(len(rows) / settings.batch_size)
     objective: nn.Module = Objective(model, settings, pretraining=epoch <= settings.pretrain_epochs)
     if processes.number() > 1:
-        objective = DistributedDataParallel(objective, forward_sync_buffers=False, static_graph=True)
+        objective = DistributedDataParallel(objective, broadcast_buffers=False, static_graph=True)
     step, last = (epoch - 1) * num_batches, None
     for batch in track(batches, f"epoch {epoch}", num_batches, "steps"):
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
