@@ -11,7 +11,7 @@ import pytest
 import evaluate
 import train_sr_trad
 
-NOTEBOOK = Path(__file__).parents[1] / "docs/use_a_model.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "notebooks/use_a_model.ipynb"
 
 
 def code_cells(notebook):
