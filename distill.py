@@ -31,14 +31,13 @@ from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config, share_frozen
-from slmrec.llm.base_model import local_base_model
 from slmrec.llm.map_start import start_from_teacher
 from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
 from slmrec.processes import launched
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
-from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
+from slmrec.training.llm_stage import DTYPES, open_stage, prepare_base_model, resolve_precision, train_and_save
 from slmrec.training.sampled_softmax import choose_loss
 from slmrec.training.update import describe_update
 
@@ -89,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--update_from goes with --teacher alone: an updated one (finetune.py), without --teacher_cache")
     if launched(__file__, training.launch, argv):
         return
-    student.base_model = local_base_model(student.base_model, student.models_dir)
+    prepare_base_model(student, training.device)
     check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)
     precision = resolve_precision(training, load_backbone_config(student.base_model).hidden_size)

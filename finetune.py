@@ -17,14 +17,13 @@ from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
-from slmrec.llm.base_model import local_base_model
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.llm.model_directory import go_on_from, new_recommender
 from slmrec.processes import launched
 from slmrec.runtime import run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
-from slmrec.training.llm_stage import DTYPES, open_stage, resolve_precision, train_and_save
+from slmrec.training.llm_stage import DTYPES, open_stage, prepare_base_model, resolve_precision, train_and_save
 from slmrec.training.sampled_softmax import choose_loss
 from slmrec.training.update import describe_update
 
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs, model_arguments, loss, guide, training, update, output = parse_arguments(kinds, argv, description=__doc__)
     if launched(__file__, training.launch, argv):
         return
-    model_arguments.base_model = local_base_model(model_arguments.base_model, model_arguments.models_dir)
+    prepare_base_model(model_arguments, training.device)
     check_guide(guide, model_arguments, inputs)
     if model_arguments.start == "teacher":
         raise InputError("--start teacher is for distill.py, which has one: choose passing or random")

@@ -40,6 +40,18 @@ part teacher 90 python finetune.py "${LLM[@]}" --num_layers 4 --train_strategy l
 part student 90 python distill.py "${LLM[@]}" --num_layers 2 --num_blocks 2 --teacher "$DATA/teacher" --output_dir "$DATA/student"
 part evaluate 60 python evaluate.py --model "$DATA/student" --full_ranking --output_dir "$DATA/ranks" --device $DEVICE
 
+# The same with the frozen weights in 4 bits (bitsandbytes); without CUDA it is refused
+FOUR_BITS=(--train_strategy lora --load_in_4bit)
+TEACHER_4BIT=(python finetune.py "${LLM[@]}" "${FOUR_BITS[@]}" --num_layers 4 --output_dir "$DATA/teacher_4bit")
+if [ $DEVICE = cuda ]; then
+    part teacher_4bit 90 "${TEACHER_4BIT[@]}"
+    part student_4bit 90 python distill.py "${LLM[@]}" "${FOUR_BITS[@]}" --num_layers 2 --num_blocks 2 --teacher "$DATA/teacher_4bit" \
+        --output_dir "$DATA/student_4bit"
+    part ranks_4bit 60 python evaluate.py --model "$DATA/student_4bit" --output_dir "$DATA/ranks_4bit" --device $DEVICE
+else
+    part refused_4bit 60 bash -c '"$@"; [ $? = 2 ]' - "${TEACHER_4BIT[@]}"
+fi
+
 # NCCL: as many processes as there are GPUs train and rank as one does
 GPUS="$(python -c 'import torch; print(torch.cuda.device_count())')"
 [ "${2:-}" != --dry ] || GPUS=2

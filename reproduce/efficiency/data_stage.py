@@ -105,8 +105,8 @@ def review_columns(number: int, rows: int, total: int) -> pl.DataFrame:
 def member(number: int, total: int) -> bytes:
     """The reviews of one gzip member."""
     rows = min(MEMBER_ROWS, total - number * MEMBER_ROWS)
-    lines = review_columns(number, rows, total).select(line=pl.format(LINE, *map(pl.col, COLUMNS)))["line"]
-    return igzip.compress(("\n".join(lines) + "\n").encode(), LEVEL, mtime=0)
+    lines = review_columns(number, rows, total).select(pl.format(LINE + "\n", *map(pl.col, COLUMNS)).str.join(""))
+    return igzip.compress(lines.item().encode(), LEVEL, mtime=0)
 
 
 def generate(path: Path, rows: int) -> None:

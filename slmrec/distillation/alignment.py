@@ -11,7 +11,8 @@ from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import find_base
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config, shallow_config
-from slmrec.llm.model_directory import BACKBONE, RECOMMENDER, model_input
+from slmrec.llm.four_bits import dtype_read
+from slmrec.llm.model_directory import BACKBONE, FOUR_BITS, RECOMMENDER, model_input
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def align(distillation: DistillationArguments, student: EllmArguments, inputs: E
         described = {"teacher": model_input(distillation.teacher, "finetune")}
         saved = read_json(Path(distillation.teacher) / RECOMMENDER)
         layers, width = saved["num_layers"], saved["hidden_size"]
+        if FOUR_BITS in saved and not distillation.teacher_cache:
+            dtype_read(distillation.teacher, saved[FOUR_BITS])
         _require_same_shape(distillation, Path(distillation.teacher), saved, student)
         _require_same_inputs(distillation.teacher, inputs)
     teacher_ends = block_ends(layers, distillation.num_blocks, "teacher")

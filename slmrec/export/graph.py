@@ -19,6 +19,7 @@ from slmrec.errors import InputError
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.llm.encoding import attention_window, require_exact_support
+from slmrec.llm.four_bits import how_read
 
 
 class KeptPrompt:
@@ -116,7 +117,12 @@ def left_padded(histories: list[list[int]]) -> torch.Tensor:
 
 
 def merged(model: EllmRecommender) -> EllmRecommender:
-    """The model with its adapters added to the weights they adapt; without adapters, itself."""
+    """The model with its adapters added to the weights they adapt; without adapters, itself.
+
+    Raises InputError for weights in 4 bits, which would have to be rounded anew with the adapters in them.
+    """
+    if how_read(plain_backbone(model.backbone)):
+        raise InputError("its base model is in 4 bits, and adapters cannot be added to such weights without rounding them anew")
     if isinstance(model.backbone, PeftModel):
         model.backbone = model.backbone.merge_and_unload()
     return model

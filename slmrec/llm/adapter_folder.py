@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from slmrec.errors import InputError
 from slmrec.llm.backbone import backbone_input, plain_backbone
+from slmrec.llm.four_bits import how_read
 
 CARD = """---
 library_name: peft
@@ -48,15 +49,25 @@ decoder = PeftModel.from_pretrained(AutoModel.from_pretrained("BASE", num_hidden
 """
 
 
+FOUR_BITS = """
+The base model was read in 4 bits: give from_pretrained
+`quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{quant_type}", bnb_4bit_compute_dtype="{dtype}")`
+of transformers and `dtype="{dtype}"` as well.
+"""
+
+
 def save_adapters(backbone: PeftModel, base_model: str, directory: Path) -> None:
     """peft's own files, naming the base model by its absolute path, and a model card."""
     name = base_model if _on_the_hub(base_model) else str(Path(base_model).resolve())
     backbone.peft_config["default"].base_model_name_or_path = name
     backbone.save_pretrained(directory)
     shown = directory.with_name(directory.name.removesuffix(".partial")).name
-    layers = plain_backbone(backbone).config.num_hidden_layers
-    text = CARD.format(base=Path(base_model).name if name != base_model else base_model, layers=layers, directory=shown)
-    (directory / "README.md").write_text(text, encoding="utf-8")
+    decoder = plain_backbone(backbone)
+    text = CARD.format(
+        base=Path(base_model).name if name != base_model else base_model, layers=decoder.config.num_hidden_layers, directory=shown
+    )
+    read = how_read(decoder)
+    (directory / "README.md").write_text(text + (FOUR_BITS.format(**read) if read else ""), encoding="utf-8")
 
 
 def described_base(base_model: str, directory: Path) -> str | dict:

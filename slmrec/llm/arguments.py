@@ -57,6 +57,9 @@ class EllmArguments:
             "help": "with --start passing: length of the user vectors (a SASRec's are near 11); default: a mean item vector's"
         },
     )
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "keep the frozen base weights in 4 bits (nf4 of bitsandbytes): with LoRA, on CUDA"}
+    )
     lora_r: int = field(default=16, metadata={"help": "rank of the LoRA adapters (Table 5, released code)"})
     lora_alpha: int = field(default=16, metadata={"help": "scale of the LoRA adapters (released code)"})
     lora_dropout: float = field(default=0.05, metadata={"help": "dropout before the LoRA adapters (released code)"})
@@ -75,9 +78,13 @@ class EllmArguments:
         above("user_length", self.user_length, 0)
         if self.user_length is not None and self.start != "passing":
             raise InputError("--user_length is only for --start passing")
+        if self.load_in_4bit and self.train_strategy == "full":
+            raise InputError("--load_in_4bit: weights in 4 bits are not trained; --train_strategy lora trains adapters on them")
 
     def refuse_adapters(self) -> None:
         """Raises InputError where anything is said about adapters: for a backbone that is trained whole."""
+        if self.load_in_4bit:
+            raise InputError(f"--load_in_4bit: {self.base_model} is trained whole; --train_strategy lora trains adapters on it")
         for flag in flags_of(EllmArguments).values():
             if flag.name.startswith("lora_") and getattr(self, flag.name) != flag.default:
                 raise InputError(f"--{flag.name}: {self.base_model} is trained whole, without adapters (--train_strategy)")

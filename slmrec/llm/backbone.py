@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from slmrec.artifacts import file_sha256, json_sha256, read_manifest
 from slmrec.checkpoint_directory import named_digests, opening, require_readable, tokenizer_files
 from slmrec.errors import InputError
 from slmrec.files import first_bytes
+from slmrec.llm.four_bits import four_bit_options, number_of_weights, same_numbers
 from slmrec.ownership import stage_of
 
 CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
@@ -64,20 +66,30 @@ def shallow_config(base_model: str, num_layers: int) -> PretrainedConfig:
     return config
 
 
-def load_backbone(base_model: str, num_layers: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The first `num_layers` decoder layers with embeddings and final norm, on the CPU.
+def load_backbone(
+    base_model: str, num_layers: int, dtype: torch.dtype = torch.float32, four_bits: bool = False
+) -> PreTrainedModel:
+    """The first `num_layers` decoder layers with embeddings and final norm, on the CPU; `four_bits`: see `slmrec.llm.four_bits`.
 
     The layers above are never built: their weights stay in the file. Raises InputError when a weight that is needed is missing.
     """
-    return load_layers(AutoModel, base_model, num_layers, dtype)[0]
+    return load_layers(AutoModel, base_model, num_layers, dtype, more=four_bit_options(dtype) if four_bits else {})[0]
 
 
 def load_layers(
-    kind: Any, base_model: str, num_layers: int, dtype: torch.dtype, may_lack: Set[str] = frozenset()
+    kind: Any,
+    base_model: str,
+    num_layers: int,
+    dtype: torch.dtype,
+    may_lack: Set[str] = frozenset(),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[PreTrainedModel, set[str]]:
-    """`load_backbone` for any of transformers' AutoModel classes, and which of the weights `may_lack` the checkpoint has not."""
+    """`load_backbone` for any of transformers' AutoModel classes, and which of the weights `may_lack` the checkpoint has not.
+
+    `more` are further arguments of from_pretrained.
+    """
     config = shallow_config(base_model, num_layers)
-    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
+    options = {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True, **more}
     report = logging.getLogger("transformers.modeling_utils")
     level = report.level
     report.setLevel(logging.ERROR)  # it warns of the layers above; what matters is missing weights, which are refused below
@@ -142,7 +154,7 @@ def share_frozen(model: nn.Module, other: nn.Module) -> int:
         twin = theirs.get(name)
         if weight.requires_grad or twin is None or twin is weight or twin.dtype != weight.dtype:
             continue
-        if torch.equal(weight, twin):
+        if same_numbers(weight, twin):
             place, _, leaf = name.rpartition(".")
             setattr(modules[place], leaf, twin)
             saved += weight.nbytes
@@ -152,7 +164,7 @@ def share_frozen(model: nn.Module, other: nn.Module) -> int:
 def count_parameters(module: nn.Module) -> dict[str, int]:
     """Parameters in all and those that are trained (Table 5 counts inference and training parameters this way)."""
     return {
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "parameters": sum(map(number_of_weights, module.parameters())),
         "trained_parameters": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
     }
 

@@ -37,6 +37,7 @@ from slmrec.llm.backbone import (
 )
 from slmrec.llm.ellmrec import EllmModel, EllmRecommender
 from slmrec.llm.encoding import require_exact_support
+from slmrec.llm.four_bits import dtype_read, how_read
 from slmrec.llm.map_start import start_passing
 from slmrec.llm.prompt import Prompt, load_tokenizer, tokenize_prompt
 from slmrec.tensors import read_tensors
@@ -44,6 +45,7 @@ from slmrec.tensors import read_tensors
 RECOMMENDER = "recommender.json"
 HEADS = "heads.safetensors"
 BACKBONE = "backbone"
+FOUR_BITS = "four_bits"  # in recommender.json, where the base was read so
 
 
 def resolve_train_strategy(arguments: Any) -> str:
@@ -83,7 +85,8 @@ def new_recommender(
         require_exact_support(config)
     strategy = resolve_train_strategy(arguments)
     prompt = tokenize_prompt(load_tokenizer(arguments.base_model), arguments.targets, config.vocab_size)
-    backbone = load_backbone(arguments.base_model, arguments.num_layers, torch.float32 if strategy == "full" else dtype)
+    dtype = torch.float32 if strategy == "full" else dtype
+    backbone = load_backbone(arguments.base_model, arguments.num_layers, dtype, arguments.load_in_4bit)
     if arguments.encoding == "reference":  # what the exact one knows is causal
         require_causal(backbone, arguments.base_model)
     if strategy == "lora":
@@ -127,17 +130,22 @@ def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None
 def _architecture(model: EllmRecommender) -> dict:
     """What two models must share to share weights, as JSON values."""
     text = {} if model.text_projection is None else {"text_width": model.text_projection.in_features}
-    return text | {
-        "train_strategy": "lora" if isinstance(model.backbone, PeftModel) else "full",
-        "num_layers": model.num_layers,
-        "hidden_size": model.hidden_size,
-        "targets": model.targets,
-        "max_length": model.max_length,
-        "supervised_layers": [int(layer) for layer in model.block_projections],
-        "projected_layers": {layer: projection.out_features for layer, projection in model.state_projections.items()},
-        "trains_items": model.trained_items is not None,
-        "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
-    }
+    read = how_read(plain_backbone(model.backbone))
+    return (
+        text
+        | ({FOUR_BITS: read} if read else {})
+        | {
+            "train_strategy": "lora" if isinstance(model.backbone, PeftModel) else "full",
+            "num_layers": model.num_layers,
+            "hidden_size": model.hidden_size,
+            "targets": model.targets,
+            "max_length": model.max_length,
+            "supervised_layers": [int(layer) for layer in model.block_projections],
+            "projected_layers": {layer: projection.out_features for layer, projection in model.state_projections.items()},
+            "trains_items": model.trained_items is not None,
+            "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
+        }
+    )
 
 
 def restore_weights(model: EllmModel, directory: Path) -> None:
@@ -161,7 +169,9 @@ def go_on_from(model: EllmRecommender, directory: Path) -> None:
 def _restore_part(model: EllmRecommender, directory: Path, heads: dict[str, torch.Tensor] | None = None) -> None:
     architecture = _architecture(model)
     saved = read_json(directory / RECOMMENDER)
-    difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
+    difference = first_difference(
+        {name: saved.get(name) for name in architecture | {FOUR_BITS: None}}, {FOUR_BITS: None} | architecture
+    )
     if difference:
         raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
     _load_heads(model, directory, heads)
@@ -174,7 +184,8 @@ def _restore_part(model: EllmRecommender, directory: Path, heads: dict[str, torc
 def load_ellmrec(directory: str | Path, encoding: str | None = None, dtype: torch.dtype = torch.float32) -> EllmRecommender:
     """Load a teacher or student from its stage directory or from a checkpoint-N inside one, on the CPU.
 
-    `encoding` overrides the one it was trained with; the results are equal.
+    `encoding` overrides the one it was trained with; the results are equal. A base that was read in 4 bits is so again, with the
+    dtype of its training. Raises InputError where that cannot be.
     """
     directory = Path(directory)
     if not (directory / RECOMMENDER).is_file():
@@ -215,7 +226,9 @@ def _load_trained_backbone(directory: Path, saved: dict, dtype: torch.dtype) -> 
     width = load_backbone_config(base_model).hidden_size
     if width != saved["hidden_size"]:
         raise InputError(f"{directory}: its adapters are {saved['hidden_size']} wide, {base_model} is {width}")
-    return PeftModel.from_pretrained(load_backbone(base_model, saved["num_layers"], dtype), directory)
+    four_bits = FOUR_BITS in saved
+    dtype = dtype_read(directory, saved[FOUR_BITS]) if four_bits else dtype
+    return PeftModel.from_pretrained(load_backbone(base_model, saved["num_layers"], dtype, four_bits), directory)
 
 
 def model_input(directory: str | Path, stage: str | tuple[str, ...]) -> dict:

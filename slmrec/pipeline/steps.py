@@ -154,6 +154,10 @@ def check_base_models(steps: list[Step], given: dict[Path | None, SimpleNamespac
         ours = given.get(step.output_dir)
         if step.program not in (FINETUNE, DISTILL) or ours is None:
             continue
+        if ours.load_in_4bit:
+            from slmrec.llm.four_bits import FLAG, require_four_bits
+
+            require_four_bits(f"{step.name}: {FLAG}", ours.device)
         backbone = given.get(Path(ours.base_model))
         if backbone is not None and (backbone.like or ours.train_strategy != "lora"):
             continue

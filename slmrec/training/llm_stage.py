@@ -20,7 +20,9 @@ from slmrec.embeddings import save_item_embeddings, save_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import backbone_input, count_parameters
+from slmrec.llm.base_model import local_base_model
 from slmrec.llm.ellmrec import EllmModel
+from slmrec.llm.four_bits import FLAG, require_four_bits
 from slmrec.llm.model_directory import check_base_model, resolve_train_strategy, save_weights
 from slmrec.progress import say
 from slmrec.runtime import pick_device
@@ -33,6 +35,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # in which weights tha
 # Training arguments that change how a run goes but not what it computes; they are no part of its identity.
 BOOKKEEPING = {"device", "launch", "report_to", "resume_from_checkpoint", "logging_steps", "save_total_limit"}
 BOOKKEEPING |= {"per_device_eval_batch_size", "gradient_checkpointing"}
+
+
+def prepare_base_model(model: EllmArguments, device: str) -> None:
+    """Let `model.base_model` be a checkpoint directory or hub name, made if need be.
+
+    Raises InputError, before it is made, where its weights cannot be held as asked on `device`.
+    """
+    if model.load_in_4bit:
+        require_four_bits(FLAG, device)
+    model.base_model = local_base_model(model.base_model, model.models_dir)
 
 
 def open_stage(
@@ -81,6 +93,8 @@ def describe_run(
     """
     config = asdict(model) | {"train_strategy": resolve_train_strategy(model)}
     del config["base_model"], config["models_dir"]  # an input with a digest, not a name, and a place
+    if not config.get("load_in_4bit"):  # runs from before it are the same runs
+        config.pop("load_in_4bit", None)
     config |= {key: value for key, value in asdict(training).items() if key not in BOOKKEEPING} | {"precision": precision}
     config["per_device_train_batch_size"] *= processes.number()  # 2 processes x 128 rows are the run of 256 rows in one
     config |= extra_config
