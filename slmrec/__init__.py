@@ -1,6 +1,7 @@
 """SLMRec: distilling large language models into small ones for sequential recommendation (ICLR 2025)."""
 
 import importlib.util
+import logging
 import sys
 
 __version__ = "0.1.0"
@@ -10,6 +11,11 @@ __version__ = "0.1.0"
 _found = importlib.util.find_spec("datasets")
 if _found is not None and _found.origin is None:
     sys.modules["datasets"] = None  # type: ignore[assignment]  # Python allows it, its type stubs do not
+
+# transformers imports torchao wherever it is installed, and at each start that tells of everything that only a GPU could use; the
+# ONNX exporter tells of operators that nothing here has.
+for _name in ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def load(directory, device="auto"):
