@@ -197,7 +197,10 @@ class Seed:
 
     def steps(self, experiment: str) -> Iterator[Step]:
         """SASRec where E-LLMRecs need it, then every model after what it needs, evaluated."""
+        kind = ANALYSES.get(EXPERIMENTS[experiment].kind)
         models = with_teacher(models_of(experiment, self.place.backbone))
+        if kind:  # looks into models that are there; the optional ones are those of other experiments
+            models = [model for model in models if not model.optional]
         if any(model.layers for model in models):
             yield from self.encoder(Model("sasrec", "SASRec", "encoder"))
         for model in models:
@@ -207,7 +210,7 @@ class Seed:
                 trains = {"": lambda _: (), "openp5": self.openp5}.get(model.stage, self.llm)
                 yield from trains(model)
                 yield self.evaluation(self.own / model.name)
-        if kind := ANALYSES.get(EXPERIMENTS[experiment].kind):
+        if kind:
             for model in (self.own / model.name for model in (models if kind == "quantise" else models[-1:])):
                 flags = ("--model", model, "--split", "test", "--output_dir", model / f"{kind}-test")
                 yield python(f"{kind} {model.name}{self.mark}", f"-m reproduce.analysis.{kind}", *flags)

@@ -185,6 +185,16 @@ TITLES = [  # TF-IDF unless said
     Model("sasrec_gaussian", "SASRec from noise", "encoder", encoder="sasrec", text="text", flags="--text_control gaussian"),
     Model("sasrec_text", "SASRec from titles", "encoder", encoder="sasrec", text="text"),
     Model("sasrec_minilm", "SASRec from titles (MiniLM)", "encoder", encoder="sasrec", text="text_minilm", optional=True),
+    Model("sasrec_256", "SASRec, width 256", "encoder", encoder="sasrec", flags="--hidden_size 256", optional=True),
+    Model(
+        "sasrec_text_256",
+        "SASRec from titles, width 256",
+        "encoder",
+        encoder="sasrec",
+        text="text",
+        flags="--hidden_size 256",
+        optional=True,
+    ),
     Model("duorec_text", "DuoRec from titles", "encoder", encoder="duorec", text="text", optional=True),
     Model("e4srec_8_text", "E4SRec_8 on it, guided", "finetune", 8, flags=TITLED, reads="sasrec_text", optional=True),
     slmrec("slmrec_4_8_text", "SLMRec_4<-8 on it, guided", TITLED, teacher="e4srec_8_text", reads="sasrec_text", optional=True),
@@ -339,6 +349,7 @@ EXPERIMENTS = {
         pairs=[
             *against("sasrec", [model for model in TITLES if model.name != "nearest"]),
             *against("sasrec_text", [model for model in TITLES if model.name not in ("nearest", "sasrec")]),
+            ("sasrec_text_256", "sasrec_256"),
         ],
         reference="sasrec",
         shows=("public",),
@@ -348,7 +359,12 @@ EXPERIMENTS = {
         "",
         "teacher and student as bf16, int8, int4, pruned, under onnxruntime: size, speed, MRR (needs `.[export,quantise]`)",
         "quantise",
-        models=[e4srec(8), FULL],
+        models=[
+            e4srec(8),
+            FULL,
+            replace(TITLES[-2], label="E4SRec_8 from titles"),
+            replace(TITLES[-1], label="SLMRec_4<-8 from titles"),
+        ],
     ),
     "efficiency": Experiment(
         "Efficiency",
