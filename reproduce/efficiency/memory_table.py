@@ -3,10 +3,12 @@
     python -m reproduce.efficiency.memory_table > results/efficiency/memory_computed.md
 
 h is the hidden size, f that of the feed-forward layers, k the share of heads that have keys and values of their own. A layer of
-LLaMA has 2 h^2 (1 + k) + 3 h f + 2 h weights, and a frozen one takes 2 bytes in bf16, 4 in fp32. LoRA of rank 16 on gate, up and
-down takes 16 bytes a weight: value, gradient and AdamW's two moments. A step keeps about 16.5 bytes per token, layer and (h + f)
-in bf16 and twice that in fp32, or with --gradient_checkpointing the 4 h bytes of each layer's input and the inside of one layer.
-What is left out: the catalogue's softmax (at most 0.3 GiB), the item embeddings, and what the CUDA libraries take.
+LLaMA has 2 h^2 (1 + k) + 3 h f + 2 h weights. A frozen one takes 2 bytes in bf16, 4 in fp32, and with --load_in_4bit half a
+byte and a scale of 4 bytes for each 64, beside token embeddings in bf16. LoRA of rank 16 on gate, up and down takes 16 bytes a
+weight: value, gradient and AdamW's two moments. A step keeps about 16.5 bytes per token, layer and (h + f) in bf16 and twice
+that in fp32, or with --gradient_checkpointing the 4 h bytes of each layer's input and the inside of one layer. What is left
+out: the catalogue's softmax (at most 0.3 GiB), the item embeddings, what the CUDA libraries take, and with 4 bits the matrix of
+a layer that is unpacked for its product (2 h f bytes).
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from reproduce.table import markdown_rows
 
 GIB, VOCABULARY, RANK = 2**30, 32_000, 16
 TOKENS_A_ROW = 17.6  # of exact encoding at Beauty's lengths: 4,500 in a batch of 256
-BYTES = {"fp32": 4.0, "bf16": 2.0}
-KEPT = {"fp32": 33.0, "bf16": 16.5}
+BYTES = {"fp32": 4.0, "bf16": 2.0, "4 bits": 0.5 + 4 / 64}  # of a weight inside a layer
+TOKEN_BYTES = {"fp32": 4.0, "bf16": 2.0, "4 bits": 2.0}
+KEPT = {"fp32": 33.0, "bf16": 16.5, "4 bits": 16.5}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Shape:
 
     def frozen(self, layers: int, precision: str) -> float:
         """Bytes of a frozen backbone of so many layers with its token embeddings."""
-        return (VOCABULARY * self.hidden + layers * self.layer_weights()) * BYTES[precision]
+        return VOCABULARY * self.hidden * TOKEN_BYTES[precision] + layers * self.layer_weights() * BYTES[precision]
 
     def adapters(self, layers: int) -> float:
         return 16.0 * layers * 3 * RANK * (self.hidden + self.inner)
@@ -47,7 +50,12 @@ class Shape:
 
 
 SHAPES = (Shape("1.1B", 2048, 5632, 22, 1 / 8), Shape("7B", 4096, 11_008, 32), Shape("13B", 5120, 13_824, 40))
-SETTINGS = (("fp32", 256, False), ("bf16", 256, False), ("bf16", 256, True), ("bf16", 32, False), ("bf16", 32, True))
+SETTINGS = tuple(
+    (precision, rows, recomputed)
+    for precision, given in {"fp32": (256,), "bf16": (256, 32), "4 bits": (32,)}.items()
+    for rows in given
+    for recomputed in ((False,) if precision == "fp32" else (False, True))
+)
 
 
 def rows_of_table() -> list[list[str]]:
