@@ -39,7 +39,12 @@ class DataBenchmarkArguments:
 
     rows: int = field(default=10_000_000, metadata={"help": "reviews in the generated file"})
     repeats: int = field(default=3, metadata={"help": "how often both commands run, in turn"})
-    work_dir: str = field(default="runs/data_benchmark", metadata={"help": "made for the generated file, removed afterwards"})
+    reviews: str | None = field(
+        default=None, metadata={"help": "the generated file, made if it is not there, and kept; it holds --rows reviews"}
+    )
+    work_dir: str = field(
+        default="runs/data_benchmark", metadata={"help": "made for what is generated and processed, removed afterwards"}
+    )
     output: str = field(default="results/data_stage/benchmark.json", metadata={"help": "file of the result"})
 
     def __post_init__(self):
@@ -112,10 +117,12 @@ def member(number: int, total: int) -> bytes:
 def generate(path: Path, rows: int) -> None:
     """Write `rows` reviews as a gzip file of many members."""
     members = range(-(-rows // MEMBER_ROWS))
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool, open(path, "wb") as file:
+    growing = path.with_name(path.name + ".part")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool, open(growing, "wb") as file:
         made = pool.map(partial(member, total=rows), members)
         for content in tqdm(made, total=len(members), desc="generating", disable=None):
             file.write(content)
+    growing.rename(path)
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:
@@ -129,9 +136,8 @@ def measured(command: list[str]) -> tuple[float, float, float]:
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
-def measure(reviews: Path, rows: int) -> dict:
-    """One run of each of the two commands."""
-    processed = reviews.parent / "processed"
+def measure(reviews: Path, rows: int, processed: Path) -> dict:
+    """One run of each of the two commands; `processed` is made for the second one and removed."""
     floor, floor_cpu, _ = measured(["bash", "-c", f"set -o pipefail; gzip -dc {shlex.quote(str(reviews))} | wc -l"])
     stage = [sys.executable, "-m", "slmrec.data", "--format", "amazon", "--input", str(reviews), "--output_dir", str(processed)]
     seconds, cpu, peak = measured(stage)
@@ -145,16 +151,21 @@ def measure(reviews: Path, rows: int) -> dict:
         "stage_cpu_seconds": round(cpu, 3),
         "rows_per_second": round(rows / seconds),
         "peak_gib": round(peak, 2),
+        "raw_rows": stats["raw_rows"],
+        "raw_ids": stats["raw_users"] + stats["raw_items"],
         "kept": {name: stats[name] for name in ("users", "items", "interactions")},
     }
 
 
 def benchmark(args: DataBenchmarkArguments, work_dir: Path) -> dict:
-    reviews = work_dir / "reviews.json.gz"
-    generate(reviews, args.rows)
+    reviews = Path(args.reviews) if args.reviews else work_dir / "reviews.json.gz"
+    if not reviews.is_file():
+        generate(reviews, args.rows)
     runs = []
     for _ in range(args.repeats):
-        runs.append(measure(reviews, args.rows))
+        runs.append(measure(reviews, args.rows, work_dir / "processed"))
+        if runs[-1]["raw_rows"] != args.rows:
+            raise InputError(f"{reviews}: holds {runs[-1]['raw_rows']} reviews, not --rows {args.rows}")
         print(json.dumps(runs[-1]), flush=True)
     return {
         "rows": args.rows,

@@ -27,8 +27,7 @@ def read_source(args: DataArguments, source: Source) -> Interactions:
     interactions = source.read(args.malformed_limit())
     for name, path in (("item", args.item_table), ("user", args.user_table)):
         if path:
-            ids = rename_by_table(interactions.frame[name], read_id_table(path, args.encoding), path)
-            interactions.frame = interactions.frame.with_columns(ids.alias(name))
+            interactions.ids[name] = rename_by_table(interactions.ids[name], read_id_table(path, args.encoding), path)
     return interactions
 
 

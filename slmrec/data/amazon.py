@@ -67,7 +67,7 @@ def refuse_other_json(path: str, head: bytes) -> None:
 def read_amazon(paths: list[str], columns: Columns, max_malformed: float, encoding: str = "utf-8") -> Interactions:
     """Read review files of one layout, one after the other.
 
-    Users and items are held as categories (four bytes a row): a file of ten million reviews takes 20 bytes a row in memory.
+    While the files are read a review takes 13 bytes of memory, and each different id about 130.
     """
     fields = {role: Field(name, KINDS[role]) for role, name in vars(columns).items() if name}
     blocks, malformed = ActionBlocks(), 0

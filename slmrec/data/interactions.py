@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from slmrec.data.values import BILLION, Where, clean_ids
+from slmrec.data.values import BILLION, Where, clean_numbered, numbered
 from slmrec.errors import InputError
 
 Place = Callable[[int], str]  # number in the file -> "FILE, line N"
 Numbers = Sequence[int] | pl.Series | np.ndarray  # those of rows in their file
 
+SIDES = ("user", "item")
+# Column -> its type, and one that is nearly always enough
+SIZES: dict[str, tuple[type[pl.DataType], type[pl.DataType]]] = {
+    "rating": (pl.Float32, pl.UInt8),
+    "time": (pl.Int64, pl.UInt32),
+}
 UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}  # by how many a second has
 FIRST_BAND, LAST_BAND = 10**8, 10**10  # Unix seconds of 1973 and 2286: between them times of different units never meet
 
@@ -29,8 +35,9 @@ class Interactions:
     """Actions as a source holds them.
 
     Attributes:
-        frame: columns user and item (pl.Categorical), and where the source has them rating (pl.Float32), time (pl.Int64, Unix
-            seconds) and, where some time has a fraction, nanosecond (pl.Int64, 0..10**9 - 1).
+        frame: columns user and item (pl.UInt32, places in `ids`), and where the source has them rating (pl.Float32), time
+            (pl.Int64, Unix seconds) and, where some time has a fraction, nanosecond (pl.Int64, 0..10**9 - 1).
+        ids: "user" and "item" -> pl.String, the different ids of the source, each of them in some row.
         raw_rows: actions or lines that the source holds, malformed ones included.
         malformed: lines that did not parse.
         ready: whether somebody has filtered and ordered them already.
@@ -39,6 +46,7 @@ class Interactions:
     """
 
     frame: pl.DataFrame
+    ids: dict[str, pl.Series]
     raw_rows: int
     malformed: int = 0
     ready: bool = False
@@ -55,10 +63,14 @@ class Interactions:
 
 
 class ActionBlocks:
-    """Collects a source's actions block by block, and remembers where in which file each of them stands."""
+    """Collects a source's actions block by block, and remembers where in which file each of them stands.
+
+    Until all are there they take what they have to and no more: ratings that are small whole numbers a byte, times four bytes.
+    """
 
     def __init__(self):
         self.frames: list[pl.DataFrame] = []
+        self.categories = {side: pl.Categorical(pl.Categories.random()) for side in SIDES}
         self.starts: list[int] = []  # the first row of each block
         self.places: list[tuple[Place, Numbers]] = []
         self.kinds: set[str] = set()  # of times: "date" or "number"
@@ -67,8 +79,11 @@ class ActionBlocks:
     def add(self, frame: pl.DataFrame, place: Place, numbers: Numbers, kind: str | None = None) -> None:
         """Take columns user, item and perhaps rating, time and part (`values.times`); row r stands at place(numbers[r])."""
         columns = frame.to_dict()
-        for side in ("user", "item"):
-            columns[side] = columns[side].cast(pl.Categorical)  # four bytes a row instead of an id's length
+        for side in SIDES:
+            columns[side] = columns[side].cast(self.categories[side])  # four bytes a row instead of an id's length
+        for name, (_, small) in SIZES.items():
+            if name in columns:
+                columns[name] = if_exact(columns[name], small)
         self.frames.append(pl.DataFrame(columns))
         self.starts.append(self.rows)
         self.places.append((place, numbers))
@@ -86,13 +101,16 @@ class ActionBlocks:
         """All actions, checked. `names` says what the file calls user and item."""
         if not self.rows:
             raise InputError(f"{path}: holds no action")
-        frame = self._joined()
-        frame = frame.with_columns(clean_ids(frame[side], names[side], self.where).alias(side) for side in ("user", "item"))
+        sides = {side: numbered([frame.drop_in_place(side) for frame in self.frames]) for side in SIDES}
+        self.categories.clear()  # and with them the tables from id to category
+        cleaned = {side: clean_numbered(*sides.pop(side), names[side], self.where) for side in SIDES}
+        frame = pl.DataFrame({side: codes for side, (codes, _) in cleaned.items()} | self._joined())
+        ids = {side: texts.alias(side) for side, (_, texts) in cleaned.items()}
         frame, unit = in_seconds(frame, self.kinds == {"date"}, self.where)
-        return Interactions(frame, raw_rows=self.rows if raw_rows is None else raw_rows, time_unit=unit, **more)
+        return Interactions(frame, ids, raw_rows=self.rows if raw_rows is None else raw_rows, time_unit=unit, **more)
 
-    def _joined(self) -> pl.DataFrame:
-        """The blocks as one frame, column after column, so that there are never two; `part` is null where a block has none."""
+    def _joined(self) -> dict[str, pl.Series]:
+        """The other columns, one after the other, so that there are never two; `part` is null where a block has none."""
         names = dict.fromkeys(name for frame in self.frames for name in frame.columns)
         frames = [
             frame if len(frame.columns) == len(names) else frame.with_columns(part=pl.lit(None, pl.Int64))
@@ -101,8 +119,16 @@ class ActionBlocks:
         self.frames.clear()
         joined = {}
         for name in names:
-            joined[name] = pl.concat([frame.drop_in_place(name) for frame in frames]).rechunk()
-        return pl.DataFrame(joined)
+            full = SIZES[name][0] if name in SIZES else None
+            columns = [frame.drop_in_place(name) for frame in frames]
+            joined[name] = pl.concat([column.cast(full) for column in columns] if full else columns).rechunk()
+        return joined
+
+
+def if_exact(values: pl.Series, smaller: type[pl.DataType]) -> pl.Series:
+    """The values in a smaller type, if every one of them is the same there."""
+    cast = values.cast(smaller, strict=False)
+    return cast if not cast.null_count() and (cast.cast(values.dtype) == values).all() else values
 
 
 def in_seconds(frame: pl.DataFrame, dates: bool, where: Where) -> tuple[pl.DataFrame, str | None]:
@@ -142,9 +168,9 @@ def unit_of(times: pl.Series, where: Where) -> int:
 
 
 def rename_by_table(ids: pl.Series, table: pl.DataFrame, path: str) -> pl.Series:
-    """Replace the source's numbers, categories, by the source ids of `table` (columns index, source_id)."""
-    numbers = ids.unique(maintain_order=True).cast(pl.String).alias("index").to_frame()
+    """Replace the source's numbers, all different, by the source ids of `table` (columns index, source_id)."""
+    numbers = ids.alias("index").to_frame()
     unknown = numbers.join(table, on="index", how="anti", maintain_order="left")
     if unknown.height:
         raise InputError(f"{path}: has no entry for the {ids.name} {unknown['index'][0]!r}")
-    return ids.cast(pl.String).replace_strict(table["index"], table["source_id"]).cast(pl.Categorical)
+    return ids.replace_strict(table["index"], table["source_id"])

@@ -19,6 +19,7 @@ from slmrec.data.attributes import ItemAttributes
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.data.filters import Rule, core, keep_first, paper_rules
 from slmrec.data.interactions import Interactions
+from slmrec.data.rows import codes_of
 from slmrec.data.write import NumberedSequences, number_by_first_row, refuse_short_users
 from slmrec.errors import InputError
 
@@ -43,36 +44,37 @@ class OldData:
         min_rating = args.min_rating if source.has_ratings else None
         *others, repeats, rare = paper_rules(source, args.duplicates, min_rating, args.k_core)
         text = f"new users and items with fewer than {args.k_core} new actions, to a fixed point"
-        repeats = replace(repeats, text=f"{repeats.text}, known ones included", apply=self.drop_repeats)
-        return [*others, repeats, replace(rare, text=text, apply=partial(self.new_core, args.k_core))]
+        repeats = replace(repeats, text=f"{repeats.text}, known ones included", apply=partial(self.drop_repeats, source.ids))
+        return [*others, repeats, replace(rare, text=text, apply=partial(self.new_core, args.k_core, source.ids))]
 
-    def places(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers from 0 of each row's user and item, int64 [E] each, -1 for one that is new."""
-        return _places(frame["user"], self.user_ids), _places(frame["item"], self.item_ids)
+    def places(self, frame: pl.DataFrame, ids: dict[str, pl.Series]) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers from 0 of each row's user and item, int64 [E] each, -1 for one that is new; `ids`: see `Interactions`."""
+        users, items = _places(ids["user"], self.user_ids), _places(ids["item"], self.item_ids)
+        return users[codes_of(frame["user"])], items[codes_of(frame["item"])]
 
-    def drop_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def drop_repeats(self, ids: dict[str, pl.Series], frame: pl.DataFrame) -> pl.DataFrame:
         """Of each (user, item) pair the first action, unless the pair is in the old data."""
-        users, items = self.places(frame)
+        users, items = self.places(frame, ids)
         width = len(self.item_ids) + 1
         known = _rows(self.dataset) * width + self.dataset.items
         repeated = (users >= 0) & (items >= 0) & np.isin(users * width + items + 1, known)
         return keep_first(frame.filter(~pl.Series(repeated)))
 
-    def new_core(self, k: int, frame: pl.DataFrame) -> pl.DataFrame:
+    def new_core(self, k: int, ids: dict[str, pl.Series], frame: pl.DataFrame) -> pl.DataFrame:
         """Drop new users and items with fewer than k actions until every one that is left has k."""
-        users, items = self.places(frame)
+        users, items = self.places(frame, ids)
         return core(k, frame, {"user": users >= 0, "item": items >= 0})
 
-    def followed_by(self, frame: pl.DataFrame) -> NumberedSequences:
+    def followed_by(self, frame: pl.DataFrame, ids: dict[str, pl.Series]) -> NumberedSequences:
         """The old sequences with the actions of a filtered frame behind them, each user's in the order of the frame.
 
         Raises InputError for a new user with too few actions to be trained and tested on.
         """
-        users, items = self.places(frame)
+        users, items = self.places(frame, ids)
         if (users < 0).any():
-            refuse_short_users(frame.filter(pl.Series(users < 0)))
-        user_ids, users = _with_new(frame, "user", self.user_ids, users)
-        item_ids, items = _with_new(frame, "item", self.item_ids, items)
+            refuse_short_users(frame.filter(pl.Series(users < 0)), ids["user"])
+        user_ids, users = _with_new(frame, "user", ids["user"], self.user_ids, users)
+        item_ids, items = _with_new(frame, "item", ids["item"], self.item_ids, items)
         old = self.dataset
         all_users = np.concatenate([_rows(old), users])
         order = np.argsort(all_users, kind="stable")  # the old actions stand before the new ones
@@ -89,9 +91,9 @@ class OldData:
             known=np.pad(old.lengths, (0, len(user_ids) - old.num_users)),
         )
 
-    def counts(self, frame: pl.DataFrame, sequences: NumberedSequences) -> dict:
+    def counts(self, frame: pl.DataFrame, ids: dict[str, pl.Series], sequences: NumberedSequences) -> dict:
         """For stats.json: what was known, what came, how many new actions are older than their user's last known one."""
-        users, _ = self.places(frame)
+        users, _ = self.places(frame, ids)
         late = 0
         if self.dataset.timestamps is not None and "time" in frame.columns:
             last = self.dataset.timestamps[self.dataset.offsets[1:] - 1]
@@ -143,17 +145,19 @@ def _rows(dataset: SequenceDataset) -> np.ndarray:
     return np.repeat(np.arange(dataset.num_users), dataset.lengths)
 
 
-def _places(column: pl.Series, ids: pl.Series) -> np.ndarray:
-    known = pl.DataFrame({"id": ids, "place": np.arange(len(ids))})
-    rows = column.cast(pl.String).alias("id").to_frame()
-    return rows.join(known, on="id", how="left", maintain_order="left")["place"].fill_null(-1).to_numpy().copy()
+def _places(ids: pl.Series, known: pl.Series) -> np.ndarray:
+    """Of each id the place among the known ones, -1 for one that is new."""
+    table = pl.DataFrame({"id": known, "place": np.arange(len(known))})
+    return ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["place"].fill_null(-1).to_numpy()
 
 
-def _with_new(frame: pl.DataFrame, column: str, ids: pl.Series, places: np.ndarray) -> tuple[pl.Series, np.ndarray]:
+def _with_new(
+    frame: pl.DataFrame, column: str, ids: pl.Series, known: pl.Series, places: np.ndarray
+) -> tuple[pl.Series, np.ndarray]:
     """All ids, the new ones in the order in which the source first has them, and the place of each row's id among them."""
     new = places < 0
     if not new.any():
-        return ids, places
-    found, numbers = number_by_first_row(frame.filter(pl.Series(new)), column)
-    places[new] = len(ids) + numbers
-    return pl.concat([ids, found.alias(ids.name)]), places
+        return known, places
+    found, numbers = number_by_first_row(frame.filter(pl.Series(new)), column, ids)
+    places[new] = len(known) + numbers
+    return pl.concat([known, found.alias(known.name)]), places

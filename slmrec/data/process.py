@@ -66,12 +66,12 @@ def process(
     actions.frame = frame.clear()  # the rules use it up
     raw = {f"raw_{side}s": int(np.count_nonzero(count_codes(codes_of(frame[side])))) for side in ("user", "item")}
     filtered = apply_rules(frame, rules)
-    sequences = old.followed_by(filtered.frame) if old else number_sequences(filtered.frame)
+    sequences = (old.followed_by if old else number_sequences)(filtered.frame, actions.ids)
     meta = read_items(sequences.item_ids)
     titles = old.titles_over(meta.titles) if old else meta.titles
     save_sequences(sequences, titles, stage.path)
     stats = make_stats(args, stage, actions, raw, filtered, sequences)
-    stats |= old.counts(filtered.frame, sequences) if old else {}
+    stats |= old.counts(filtered.frame, actions.ids, sequences) if old else {}
     stats["items_with_title"] = int((titles != "").sum())
     attributes = old.attributes_over(meta.attributes, len(titles)) if old else meta.attributes
     if attributes:

@@ -54,13 +54,13 @@ def sequence_rows(path: str, layout: Layout, columns: Columns, encoding: str) ->
     ]
     if not frames:
         return pl.DataFrame(
-            schema={"user": pl.Categorical, "sequence": pl.String, "length": pl.Int64, "path": pl.String, "row": pl.Int64}
+            schema={"user": pl.String, "sequence": pl.String, "length": pl.Int64, "path": pl.String, "row": pl.Int64}
         )
     rows = pl.concat(frames)
     where = lambda row: f"{path}, row {rows['row'][row]} after the header"
     for name in ("user", "item"):
         rows = rows.with_columns(clean_ids(rows[name], getattr(columns, name), where).alias(name))
-    items = pl.concat_str(pl.col("history").fill_null("").str.strip_chars(" "), pl.col("item").cast(pl.String), separator=" ")
+    items = pl.concat_str(pl.col("history").fill_null("").str.strip_chars(" "), "item", separator=" ")
     rows = rows.with_columns(tokens=items.str.strip_chars(" ").str.replace_all(" +", " ").str.split(" "))
     refuse_tokens(path, rows.select(number="row", id="tokens").explode("id"), "row", " after the header")
     sequence = " " + pl.col("tokens").list.join(" ") + " "

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
+import numpy as np
 import polars as pl
 
 from slmrec.data.rows import parts
@@ -42,42 +43,58 @@ def refuse(rows: pl.Series, values: pl.Series, name: str, what: str, where: Wher
 
 
 def clean_ids(ids: pl.Series, name: str, where: Where) -> pl.Series:
-    """Ids as categories without blanks around them.
+    """Ids as text without blanks around them.
 
     Raises InputError for what is no id: nothing, a program's word for a missing value, text with a control character.
     """
-    missing = ids.is_null()
-    if missing.any():
-        raise InputError(f"{where(missing.arg_true()[0])}: {name} is missing")
-    ids = ids.cast(pl.Categorical)
-    distinct, tidied = ids.unique(), False
-    wrong, pointed = pl.Series(dtype=pl.Categorical), pl.Series(dtype=pl.String)
-    for part in parts(len(distinct)):
-        texts = distinct[part].cast(pl.String)
-        tidy = texts.str.strip_chars()
-        tidied |= bool((tidy != texts).any())
-        wrong.append(distinct[part].filter(tidy.str.to_lowercase().is_in(NO_IDS) | tidy.str.contains(NEVER_IN_IDS)))
+    codes, texts = clean_numbered(*numbered([ids.cast(pl.Categorical(pl.Categories.random()))]), name, where)
+    return texts.gather(codes)
+
+
+def numbered(blocks: list[pl.Series]) -> tuple[pl.Series, pl.Series]:
+    """A column's blocks, of categories of its own, as places among its different ids, pl.UInt32 [E], and these, pl.String [C].
+
+    Places of missing ids are null. The blocks are used up, and with the last one goes the table from text to category, which is
+    several times as large as the texts.
+    """
+    largest = [block.to_physical().drop_nulls().to_numpy().max(initial=0) for block in blocks if block.null_count() < len(block)]
+    texts = pl.Series(np.arange(max(largest, default=-1) + 1, dtype=np.uint32)).cat.to(blocks[0].dtype).cast(pl.String)
+    if any(block.null_count() for block in blocks):
+        return pl.concat([block.to_physical() for block in blocks]), texts
+    codes, start = np.empty(sum(map(len, blocks)), dtype=np.uint32), 0
+    blocks.reverse()
+    while blocks:
+        block = blocks.pop().to_physical().to_numpy()
+        codes[start : start + len(block)] = block
+        start += len(block)
+    return pl.Series(codes), texts
+
+
+def clean_numbered(codes: pl.Series, texts: pl.Series, name: str, where: Where) -> tuple[pl.Series, pl.Series]:
+    """What `numbered` gave, the texts without blanks around them. Raises InputError as `clean_ids` does."""
+    if codes.null_count():
+        raise InputError(f"{where(codes.is_null().arg_true()[0])}: {name} is missing")
+    first_row = lambda which: int(which[codes.to_numpy()].argmax())  # of those with an id that is marked, bool [C]
+    wrong, tidied, pointed = np.zeros(len(texts), dtype=bool), False, pl.Series(dtype=pl.String)
+    for part in parts(len(texts)):
+        tidy = texts[part].str.strip_chars()
+        tidied |= bool((tidy != texts[part]).any())
+        wrong[part] = (tidy.str.to_lowercase().is_in(NO_IDS) | tidy.str.contains(NEVER_IN_IDS)).to_numpy()
         pointed.append(tidy.filter(tidy.str.contains(POINTED)))
-    if len(wrong):
-        row = ids.is_in(wrong.implode()).arg_true()[0]
-        value = ids[row]
+    if wrong.any():
+        row = first_row(wrong)
+        value = texts[int(codes[row])]
         what = "is missing" if not value.strip() else f"is {shown(value)}, which is no id"
         raise InputError(f"{where(row)}: {name} {what}")
-    if len(pointed):
-        refuse_two_spellings(ids, distinct.cast(pl.String).str.strip_chars(), pointed, name, where)
-    return ids.cast(pl.String).str.strip_chars().cast(pl.Categorical) if tidied else ids
-
-
-def refuse_two_spellings(ids: pl.Series, texts: pl.Series, pointed: pl.Series, name: str, where: Where) -> None:
-    """Raise InputError when one id is another with a decimal point.
-
-    `texts` are the different ids, `pointed` those of them that are POINTED.
-    """
-    both = pointed.filter(pointed.str.replace(r"\.0+$", "").is_in(texts.implode()))
+    tidy = texts.str.strip_chars() if tidied else texts
+    both = pointed.filter(pointed.str.replace(r"\.0+$", "").is_in(tidy.implode())) if len(pointed) else pointed
     if len(both):
-        row = (ids.cast(pl.String).str.strip_chars() == both[0]).arg_true()[0]
-        whole = both[0].partition(".")[0]
+        row, whole = first_row((tidy == both[0]).to_numpy()), both[0].partition(".")[0]
         raise InputError(f"{where(row)}: {name} is {shown(both[0])}, elsewhere {shown(whole)}: one of the two spellings is wrong")
+    if not tidied:
+        return codes, texts
+    merged = tidy.unique(maintain_order=True)
+    return tidy.replace_strict(merged, np.arange(len(merged), dtype=np.uint32)).gather(codes), merged
 
 
 def id_of_number(text: str) -> str | None:

@@ -47,10 +47,10 @@ class NumberedSequences:
         return hashlib.sha256("\n".join(item.replace("\n", "\n\t") for item in self.item_ids).encode()).hexdigest()
 
 
-def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np.ndarray]:
-    """Number the distinct values of a column of categories from 0, in the order in which the input first has them.
+def number_by_first_row(frame: pl.DataFrame, column: str, ids: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """Number the distinct values of a column, places in `ids`, from 0, in the order in which the input first has them.
 
-    Returns the values in the order of their numbers, and the number of each row's value, uint32 [E].
+    Returns the ids in the order of their numbers, and the number of each row's id, uint32 [E].
     """
     codes, rows = codes_of(frame[column]), frame["row"].to_numpy()
     first = first_rows(codes, rows)
@@ -58,20 +58,18 @@ def number_by_first_row(frame: pl.DataFrame, column: str) -> tuple[pl.Series, np
     found = found[np.argsort(first[found])]  # codes, in the order of their numbers
     numbers = np.zeros(len(first), dtype=np.uint32)
     numbers[found] = np.arange(len(found), dtype=np.uint32)
-    places = np.flatnonzero(rows == first[codes])  # where each code's first row stands
-    places = places[np.argsort(rows[places])]
-    return frame[column].gather(places).cast(pl.String), numbers[codes]
+    return ids.gather(found).alias(column), numbers[codes]
 
 
-def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
+def number_sequences(frame: pl.DataFrame, ids: dict[str, pl.Series]) -> NumberedSequences:
     """Group a filtered frame (columns user, item, row, perhaps time and nanosecond) by user, each in the order of the frame.
 
-    The frame is used up: its columns go as soon as they are numbered, or in order.
+    `ids` are those of `Interactions`. The frame is used up: its columns go as soon as they are numbered, or in order.
     """
-    refuse_short_users(frame)
-    user_ids, users = number_by_first_row(frame, "user")
+    refuse_short_users(frame, ids["user"])
+    user_ids, users = number_by_first_row(frame, "user", ids["user"])
     frame.drop_in_place("user")
-    item_ids, items = number_by_first_row(frame, "item")
+    item_ids, items = number_by_first_row(frame, "item", ids["item"])
     frame.drop_in_place("item")
     frame.drop_in_place("row")
     offsets = np.concatenate([[0], np.cumsum(count_codes(users))])
@@ -88,13 +86,14 @@ def number_sequences(frame: pl.DataFrame) -> NumberedSequences:
     )
 
 
-def refuse_short_users(frame: pl.DataFrame) -> None:
+def refuse_short_users(frame: pl.DataFrame, ids: pl.Series) -> None:
     counts = count_codes(codes_of(frame["user"]))
     if (counts[counts > 0] >= MIN_ACTIONS).all():
         return
-    short = frame.group_by("user").len().filter(pl.col("len") < MIN_ACTIONS).sort(pl.col("user").cast(pl.String))
-    user, actions = short.row(0)
-    more = f" (and {short.height - 1} more users have too few)" if short.height > 1 else ""
+    short = np.flatnonzero((counts > 0) & (counts < MIN_ACTIONS))
+    names = ids.gather(short)
+    user, actions = names.min(), counts[short[names.arg_min()]]
+    more = f" (and {len(short) - 1} more users have too few)" if len(short) > 1 else ""
     raise InputError(
         f"user {user!r} has {actions} actions{more}; {MIN_ACTIONS} are needed (training, validation, test): "
         f"--k_core {MIN_ACTIONS} or more drops such users"

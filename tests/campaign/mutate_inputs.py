@@ -70,10 +70,9 @@ def stage_sequences(path, kind, item_table=None):
     arguments.check_format(source.format)
     actions = source.read(arguments.malformed_limit())
     if item_table:
-        ids = rename_by_table(actions.frame["item"], read_id_table(str(item_table)), str(item_table))
-        actions.frame = actions.frame.with_columns(ids.alias("item"))
+        actions.ids["item"] = rename_by_table(actions.ids["item"], read_id_table(str(item_table)), str(item_table))
     filtered = apply_rules(actions.frame.with_row_index("row"), PROTOCOLS["paper"](actions, None, None, None))
-    numbered = number_sequences(filtered.frame)
+    numbered = number_sequences(filtered.frame, actions.ids)
     items = [numbered.item_ids[int(item) - 1] for item in numbered.items]
     ends = numbered.offsets.tolist()
     return {user: items[ends[row] : ends[row + 1]] for row, user in enumerate(numbered.user_ids)}

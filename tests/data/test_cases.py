@@ -204,10 +204,9 @@ def sequences_of(path, kind, **flags):
     arguments.check_format(source.format)
     actions = source.read(arguments.malformed_limit())
     if arguments.item_table:
-        ids = rename_by_table(actions.frame["item"], read_id_table(arguments.item_table), arguments.item_table)
-        actions.frame = actions.frame.with_columns(ids.alias("item"))
+        actions.ids["item"] = rename_by_table(actions.ids["item"], read_id_table(arguments.item_table), arguments.item_table)
     rules = PROTOCOLS["paper"](actions, None, None, arguments.k_core)
-    numbered = number_sequences(apply_rules(actions.frame.with_row_index("row"), rules).frame)
+    numbered = number_sequences(apply_rules(actions.frame.with_row_index("row"), rules).frame, actions.ids)
     items, ends = [numbered.item_ids[int(item) - 1] for item in numbered.items], numbered.offsets.tolist()
     return {user: items[ends[row] : ends[row + 1]] for row, user in enumerate(numbered.user_ids)}, source
 

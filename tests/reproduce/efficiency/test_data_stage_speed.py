@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from reproduce.efficiency import data_stage as benchmark
+from slmrec.errors import InputError
 
 
 def test_generated_reviews_are_reviews(tmp_path, monkeypatch):
@@ -32,4 +33,15 @@ def test_small_run_writes_its_result_and_removes_its_file(tmp_path, capsys):
     assert run["rows_per_second"] == pytest.approx(20000 / run["stage_seconds"], rel=0.05)
     assert 10_000 < run["kept"]["interactions"] < 20_000 and 0 < run["peak_gib"] < 3
     assert not (tmp_path / "work").exists()
+    assert run["raw_rows"] == 20000 and 2000 < run["raw_ids"] < 4000
     assert "rows per second" in capsys.readouterr().out
+
+
+def test_a_generated_file_is_kept_and_counted(tmp_path):
+    flags = ["--repeats", "1", "--reviews", str(tmp_path / "kept.gz")]
+    flags += ["--work_dir", str(tmp_path / "work"), "--output", str(tmp_path / "result.json")]
+    (tmp_path / "kept.gz").write_bytes(benchmark.member(0, 20_000))
+    benchmark.main(["--rows", "20000", *flags])
+    with pytest.raises(InputError, match="kept.gz: holds 20000 reviews, not --rows 30000"):
+        benchmark.main(["--rows", "30000", *flags])
+    assert (tmp_path / "kept.gz").read_bytes() == benchmark.member(0, 20_000)
