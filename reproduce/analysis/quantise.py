@@ -34,7 +34,7 @@ from slmrec.export.graph import merged
 from slmrec.export.smaller import KINDS, size_on_disk, smaller
 from slmrec.llm.model_directory import load_ellmrec
 from slmrec.recommender import Recommender
-from slmrec.runtime import run_main
+from slmrec.runtime import quiet_libraries, run_main
 
 MIB = 2**20
 SIZES = (1, 512)  # users of a batch
@@ -69,7 +69,8 @@ def answer(model: Recommender, batches: list[Batch]) -> None:
 
 def held_memory(directory: str, kind: str, batch: Batch, threads: int) -> float:
     """MiB that a process holds for one kind, in a process of its own."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as executor:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=quiet_libraries) as executor:
         return executor.submit(_held_memory, directory, kind, batch, threads).result()
 
 

@@ -17,7 +17,7 @@ from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.cases import EMBEDDING_SIZE, Case, Models, split_batch
 from reproduce.efficiency.workload import make_workload
 from slmrec.catalogue_loss import catalogue_cross_entropy
-from slmrec.runtime import peak_memory_mib, pick_device
+from slmrec.runtime import peak_memory_mib, pick_device, quiet_libraries
 
 MIB = 2**20
 
@@ -29,7 +29,8 @@ def peak_memory(arguments: BenchmarkArguments, case: Case | None) -> dict[str, f
     """
     if pick_device(arguments.device).type == "cuda":
         return _measure(arguments, case)
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as executor:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=quiet_libraries) as executor:
         return executor.submit(_measure, arguments, case).result()
 
 
