@@ -7,7 +7,10 @@
 # Needs no network and no data set. A part that fails is named at the end; the others run all the same.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-OUT="${1:?OUTPUT_DIR}"
+usage() { echo "error: $1; bash scripts/gpu_check.sh OUTPUT_DIR [--dry]" >&2; exit 2; }
+case "${1:-}" in "") usage "no OUTPUT_DIR" ;; -*) usage "$1 is no directory" ;; esac
+case "${2:-}${3:-}" in "" | --dry) ;; *) usage "unknown: ${*:2}" ;; esac
+OUT="$1"
 mkdir -p "$OUT" && OUT="$(cd "$OUT" && pwd)"
 DEVICE=cuda PRECISION=bf16 REPEATS=3 PARTS=(encoding models shares memory) LIMIT=1
 SHAPE=(--hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --e4srec_layers 32 --micro_batch_size 32)

@@ -243,6 +243,14 @@ def test_an_environment_is_used_only_if_every_pin_holds(tmp_path):
         assert shell(code, tmp_path, *wanted).stdout == missing, content
 
 
+@pytest.mark.parametrize("words", [[], ["--dry"], ["out", "--dri"], ["out", "--dry", "more"]])
+def test_gpu_check_refuses_what_it_does_not_know(words, tmp_path):
+    command = ["bash", str(ROOT / "scripts/gpu_check.sh"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=20)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (ROOT / "out").exists() and not (ROOT / "--dry").exists()
+
+
 # -- shells ---------------------------------------------------------------------------------------------------------------------
 
 # bash 3.2 (macOS) has none of these; bash before 4.4 takes an empty array for an unset variable under `set -u`
