@@ -362,8 +362,7 @@ EXPERIMENTS = {
         models=[
             e4srec(8),
             FULL,
-            replace(TITLES[-2], label="E4SRec_8 from titles"),
-            replace(TITLES[-1], label="SLMRec_4<-8 from titles"),
+            *(replace(model, label=model.label.replace("on it, guided", "from titles")) for model in TITLES if model.layers),
         ],
     ),
     "efficiency": Experiment(

@@ -12,9 +12,8 @@ _found = importlib.util.find_spec("datasets")
 if _found is not None and _found.origin is None:
     sys.modules["datasets"] = None  # type: ignore[assignment]  # Python allows it, its type stubs do not
 
-# transformers imports torchao wherever it is installed, and at each start that tells of everything that only a GPU could use; the
-# ONNX exporter tells of operators that nothing here has.
-for _name in ("torchao", "torch.utils._pytree", "torch.onnx._internal.exporter._registration"):
+# transformers imports torchao wherever it is installed, and that tells as it is imported of everything that only a GPU could use
+for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 

@@ -11,9 +11,7 @@ batches of 512 users above what it held before the model was opened. Writes metr
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import statistics
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +19,7 @@ import psutil
 import torch
 
 from reproduce.analysis.finished_model import AnalysisArguments, open_analysis
+from reproduce.efficiency.memory import in_own_process
 from reproduce.efficiency.timing import ProcessorShare, in_turn, median_ratio
 from reproduce.statistics import paired_test
 from slmrec.checks import at_least, one_of
@@ -34,7 +33,7 @@ from slmrec.export.graph import merged
 from slmrec.export.smaller import KINDS, size_on_disk, smaller
 from slmrec.llm.model_directory import load_ellmrec
 from slmrec.recommender import Recommender
-from slmrec.runtime import quiet_libraries, run_main
+from slmrec.runtime import run_main
 
 MIB = 2**20
 SIZES = (1, 512)  # users of a batch
@@ -69,9 +68,7 @@ def answer(model: Recommender, batches: list[Batch]) -> None:
 
 def held_memory(directory: str, kind: str, batch: Batch, threads: int) -> float:
     """MiB that a process holds for one kind, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=quiet_libraries) as executor:
-        return executor.submit(_held_memory, directory, kind, batch, threads).result()
+    return in_own_process(_held_memory, directory, kind, batch, threads)
 
 
 def _held_memory(directory: str, kind: str, batch: Batch, threads: int) -> float:

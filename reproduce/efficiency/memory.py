@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
 
 import psutil
 import torch
@@ -20,6 +22,7 @@ from slmrec.catalogue_loss import catalogue_cross_entropy
 from slmrec.runtime import peak_memory_mib, pick_device, quiet_libraries
 
 MIB = 2**20
+T = TypeVar("T")
 
 
 def peak_memory(arguments: BenchmarkArguments, case: Case | None) -> dict[str, float]:
@@ -29,9 +32,14 @@ def peak_memory(arguments: BenchmarkArguments, case: Case | None) -> dict[str, f
     """
     if pick_device(arguments.device).type == "cuda":
         return _measure(arguments, case)
+    return in_own_process(_measure, arguments, case)
+
+
+def in_own_process(measure: Callable[..., T], *arguments: object) -> T:
+    """What `measure` gives in a process of its own, which ends with it."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=quiet_libraries) as executor:
-        return executor.submit(_measure, arguments, case).result()
+        return executor.submit(measure, *arguments).result()
 
 
 def _measure(arguments: BenchmarkArguments, case: Case | None) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
 import torch
@@ -87,20 +86,18 @@ def write_graph(model: EllmRecommender, catalogue_source: Path, directory: Path,
 def write_encoder(model: EllmRecommender, path: Path, keep_prompt: bool = True) -> None:
     """The graph alone."""
     longest = torch.export.Dim("length", min=1, max=model.max_length)
-    with warnings.catch_warnings():  # of torch about itself
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec", FutureWarning)
-        torch.onnx.export(
-            HistoryEncoder(model, keep_prompt).eval(),
-            (torch.ones(2, 3, dtype=torch.int64),),
-            str(path),
-            dynamo=True,
-            external_data=False,
-            input_names=["history"],
-            output_names=["users"],
-            dynamic_shapes={"history": {0: torch.export.Dim("batch", min=1), 1: longest}},
-            opset_version=OPSET,
-            verbose=False,
-        )
+    torch.onnx.export(
+        HistoryEncoder(model, keep_prompt).eval(),
+        (torch.ones(2, 3, dtype=torch.int64),),
+        str(path),
+        dynamo=True,
+        external_data=False,
+        input_names=["history"],
+        output_names=["users"],
+        dynamic_shapes={"history": {0: torch.export.Dim("batch", min=1), 1: longest}},
+        opset_version=OPSET,
+        verbose=False,
+    )
 
 
 def write_card(model: EllmRecommender, name: str, digest: str, catalogue: Catalogue, directory: Path, onnx: bool) -> None:

@@ -129,23 +129,20 @@ def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None
 
 def _architecture(model: EllmRecommender) -> dict:
     """What two models must share to share weights, as JSON values."""
-    text = {} if model.text_projection is None else {"text_width": model.text_projection.in_features}
-    read = how_read(plain_backbone(model.backbone))
-    return (
-        text
-        | ({FOUR_BITS: read} if read else {})
-        | {
-            "train_strategy": "lora" if isinstance(model.backbone, PeftModel) else "full",
-            "num_layers": model.num_layers,
-            "hidden_size": model.hidden_size,
-            "targets": model.targets,
-            "max_length": model.max_length,
-            "supervised_layers": [int(layer) for layer in model.block_projections],
-            "projected_layers": {layer: projection.out_features for layer, projection in model.state_projections.items()},
-            "trains_items": model.trained_items is not None,
-            "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
-        }
-    )
+    there: dict = {} if model.text_projection is None else {"text_width": model.text_projection.in_features}
+    if read := how_read(plain_backbone(model.backbone)):
+        there[FOUR_BITS] = read
+    return there | {
+        "train_strategy": "lora" if isinstance(model.backbone, PeftModel) else "full",
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "targets": model.targets,
+        "max_length": model.max_length,
+        "supervised_layers": [int(layer) for layer in model.block_projections],
+        "projected_layers": {layer: projection.out_features for layer, projection in model.state_projections.items()},
+        "trains_items": model.trained_items is not None,
+        "prompt": {"before": list(model.prompt.before), "after": list(model.prompt.after)},
+    }
 
 
 def restore_weights(model: EllmModel, directory: Path) -> None:
@@ -167,11 +164,9 @@ def go_on_from(model: EllmRecommender, directory: Path) -> None:
 
 
 def _restore_part(model: EllmRecommender, directory: Path, heads: dict[str, torch.Tensor] | None = None) -> None:
-    architecture = _architecture(model)
+    architecture = {FOUR_BITS: None} | _architecture(model)
     saved = read_json(directory / RECOMMENDER)
-    difference = first_difference(
-        {name: saved.get(name) for name in architecture | {FOUR_BITS: None}}, {FOUR_BITS: None} | architecture
-    )
+    difference = first_difference({name: saved.get(name) for name in architecture}, architecture)
     if difference:
         raise InputError(f"{directory}: its {difference[0]} is {difference[1]}, that of the model {difference[2]}")
     _load_heads(model, directory, heads)

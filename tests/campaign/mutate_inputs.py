@@ -22,10 +22,9 @@ from unittest import mock
 
 import polars as pl
 
+from slmrec.data.__main__ import read_source
 from slmrec.data.arguments import DataArguments
 from slmrec.data.filters import PROTOCOLS, apply_rules
-from slmrec.data.id_table import read_id_table
-from slmrec.data.interactions import rename_by_table
 from slmrec.data.jsonlines import JsonLines
 from slmrec.data.meta import read_meta
 from slmrec.data.meta_table import MetaColumns
@@ -63,19 +62,21 @@ SEEDS = {  # format -> the cases that faults are put into
 ITEMS = pl.Series([f"B{number:05d}" for number in range(12)])
 
 
-def stage_sequences(path, kind, item_table=None):
-    """{user: [items in order]} as the data stage has them, nothing saved. Raises InputError."""
-    arguments = DataArguments(input=[str(path)], format=kind, item_table=str(item_table) if item_table else None)
+def sequences_of(path, kind, **flags):
+    """({user: [items in order]}, the source) as the data stage has them, nothing saved. Raises InputError."""
+    arguments = DataArguments(input=[str(path)], format=kind, **flags)
     source = find_source(arguments)
     arguments.check_format(source.format)
-    actions = source.read(arguments.malformed_limit())
-    if item_table:
-        actions.ids["item"] = rename_by_table(actions.ids["item"], read_id_table(str(item_table)), str(item_table))
-    filtered = apply_rules(actions.frame.with_row_index("row"), PROTOCOLS["paper"](actions, None, None, None))
-    numbered = number_sequences(filtered.frame, actions.ids)
-    items = [numbered.item_ids[int(item) - 1] for item in numbered.items]
-    ends = numbered.offsets.tolist()
-    return {user: items[ends[row] : ends[row + 1]] for row, user in enumerate(numbered.user_ids)}
+    actions = read_source(arguments, source)
+    rules = PROTOCOLS["paper"](actions, None, None, arguments.k_core)
+    numbered = number_sequences(apply_rules(actions.frame.with_row_index("row"), rules).frame, actions.ids)
+    items, ends = [numbered.item_ids[int(item) - 1] for item in numbered.items], numbered.offsets.tolist()
+    return {user: items[ends[row] : ends[row + 1]] for row, user in enumerate(numbered.user_ids)}, source
+
+
+def stage_sequences(path, kind, item_table=None):
+    """{user: [items in order]} as the data stage has them."""
+    return sequences_of(path, kind, item_table=str(item_table) if item_table else None)[0]
 
 
 def meta_texts(path, kind, item_table=None):

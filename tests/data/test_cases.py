@@ -8,16 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from slmrec.data.arguments import DataArguments
-from slmrec.data.filters import PROTOCOLS, apply_rules
-from slmrec.data.id_table import read_id_table
-from slmrec.data.interactions import rename_by_table
 from slmrec.data.jsonlines import JsonLines
 from slmrec.data.meta import read_meta
 from slmrec.data.meta_table import MetaColumns
-from slmrec.data.source import find_source
-from slmrec.data.write import number_sequences
 from slmrec.errors import InputError
+from tests.campaign.mutate_inputs import sequences_of
 from tests.campaign.plain_reader import plain_sequences
 
 SHARED = os.environ.get("SLMREC_SHARED")
@@ -195,20 +190,6 @@ META = {  # meta files -> the first titles, or what the message says
     "quotes/unclosed.csv": "row 2 after the header: its quotes do not pair",
 }
 ELSEWHERE = {"movielens/make.sh", "parsers/tensor_larger_than_its_storage.pkl"}
-
-
-def sequences_of(path, kind, **flags):
-    """{user: [items in order]} and the statistics' counts as the data stage has them, nothing saved."""
-    arguments = DataArguments(input=[str(path)], format=kind, **flags)
-    source = find_source(arguments)
-    arguments.check_format(source.format)
-    actions = source.read(arguments.malformed_limit())
-    if arguments.item_table:
-        actions.ids["item"] = rename_by_table(actions.ids["item"], read_id_table(arguments.item_table), arguments.item_table)
-    rules = PROTOCOLS["paper"](actions, None, None, arguments.k_core)
-    numbered = number_sequences(apply_rules(actions.frame.with_row_index("row"), rules).frame, actions.ids)
-    items, ends = [numbered.item_ids[int(item) - 1] for item in numbered.items], numbered.offsets.tolist()
-    return {user: items[ends[row] : ends[row + 1]] for row, user in enumerate(numbered.user_ids)}, source
 
 
 def core_of(name):

@@ -6,7 +6,7 @@ import pytest
 
 from slmrec.data.jsonlines import JsonLines
 from slmrec.errors import InputError
-from tests.data.test_cases import sequences_of
+from tests.campaign.mutate_inputs import sequences_of
 
 USERS = ("u1", "u2")
 LAYOUTS = {  # file -> (--format, its head, a row of a user and an item)
