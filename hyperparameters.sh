@@ -42,6 +42,10 @@ KD_LAMBDA_CONTRASTIVE=0.1               # kd-kinds, likewise
 TITLED_LEARNING_RATE=0.001              # text, like the next two: E-LLMRecs on a table that knows titles; docs/titles.md has the search
 TITLED_ITEM_DROPOUT=0.1
 TITLED_USER_LENGTH=11
+CONTROL_LEARNING_RATE=0.002             # pretrained, like the next three: LoRA on random weights; those of the pretrained model below
+CONTROL_ITEM_DROPOUT=0.1
+CONTROL_WARMUP_STEPS=50
+CONTROL_NUM_TRAIN_EPOCHS=8
 
 case "$BACKBONE $DATASET" in
     "pretrained cloth")                 # paper, Table 6

@@ -128,6 +128,9 @@ def share(experiment: str, dataset: str, argv: list[str]) -> tuple[TablesArgumen
     absent = absent_stages(dataset, given, TEXT_USE)
     if any(model.text for model in models):
         absent.pop("text", None)
+    if EXPERIMENTS[experiment].pretrained:  # whose controls have a backbone of the base model's shape
+        absent.pop("backbone", None)
+        stages["backbone"] = replace(stages["backbone"], wired=stages["backbone"].wired | {"like": "-", "num_layers": TEACHER})
     if EXPERIMENTS[experiment].kind == "efficiency":
         stages["efficiency"] = StageFlags("python -m reproduce.efficiency", (BenchmarkArguments,), {"data": "-", "json": "-"})
     if not any(model.layers for model in models):

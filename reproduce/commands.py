@@ -97,6 +97,8 @@ def find_place(experiment: str, dataset: str, own: PipelineArguments, shares: Sh
     values = shell_values(dataset, variables, ROOT, os.environ | {"BASE_MODEL": ""})
     usual = values["BASE_MODEL"]
     name = base_model or usual
+    if EXPERIMENTS[experiment].pretrained and not name:
+        raise InputError(f"{experiment} compares a pretrained base model with random weights: give --base_model")
     short = re.sub(r"[^a-z0-9.]+", "-", Path(name).name.lower()).removesuffix(".gguf")
     where = shared if run_dir or name == usual else shared.with_name(f"{shared.name}-{short}")
     if base_model and (where / "backbone" / MANIFEST).is_file():
@@ -243,7 +245,7 @@ class Seed:
         embeddings = self.conventional / model.reads.replace("sasrec", "embeddings", 1)
         flags = ("--encoder", source, "--output_dir", embeddings)
         yield python(f"{embeddings.name}{self.mark}", "extract_emb.py", *flags, given=self.shares["embeddings"])
-        base_model = yield from self.base_model(model.width)
+        base_model = yield from self.base_model(model)
         flags = ["--data", self.place.shared / "data", "--embeddings", embeddings, "--base_model", base_model]
         flags += ["--num_layers", model.layers, "--seed", self.number]
         flags += ["--guide", source] if model.reads != "sasrec" else []
@@ -256,18 +258,21 @@ class Seed:
         flags += teacher_cache(model, self.own, flags) if model.stage == "distill" else []
         yield script(f"{model.name}{self.mark}", self.place.dataset, shell, places, flags)
 
-    def base_model(self, width: int | None = None) -> Generator[Step, None, str | Path]:
+    def base_model(self, model: Model) -> Generator[Step, None, str | Path]:
         """The named base model, or the random backbone, after the step that makes it."""
-        base_model = self.place.base_model or self.own / (f"backbone_w{width}" if width else "backbone")
-        if not self.place.base_model:
-            size = ["--hidden_size", width] if width else []
-            flags = ("--output_dir", base_model, "--seed", self.number, *self.shares["backbone"], *size)
-            yield python(f"{Path(base_model).name}{self.mark}", "-m slmrec.llm.make_backbone", *flags)
+        named = self.place.base_model
+        if named and not model.random:
+            return named
+        base_model = self.own / ("backbone_random" if model.random else f"backbone_w{model.width}" if model.width else "backbone")
+        flags = ["--output_dir", base_model, "--seed", self.number, *self.shares["backbone"]]
+        flags += ["--like", named, "--num_layers", TEACHER] if model.random else []
+        flags += ["--hidden_size", model.width] if model.width else []
+        yield python(f"{base_model.name}{self.mark}", "-m slmrec.llm.make_backbone", *flags)
         return base_model
 
     def openp5(self, model: Model) -> Iterator[Step]:
         """Open-P5, which reads no embeddings."""
-        flags = ["--data", self.place.shared / "data", "--base_model", (yield from self.base_model()), "--seed", self.number]
+        flags = ["--data", self.place.shared / "data", "--base_model", (yield from self.base_model(model)), "--seed", self.number]
         flags += [*self.shares["openp5"], *self.place.flags(model)]
         yield script(f"{model.name}{self.mark}", self.place.dataset, "run_openp5.sh", [self.own / model.name], flags)
 

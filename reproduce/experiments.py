@@ -31,6 +31,7 @@ class Model:
         text: the text vectors that a conventional model is given, a name in TEXTS.
         reads: the conventional model whose item embeddings an E-LLMRec reads; by another one than SASRec it is guided too.
         width: of the random backbone it is trained on, where that is not the run's.
+        random: trained on random weights of its base model's shape, not on the base model.
         x: what a curve plots it over.
         paper: the row of the paper's tables that it repeats: a method of Tables 2 and 3, or loss terms of Tables 4 and 9.
         optional: shown only where it has run.
@@ -46,6 +47,7 @@ class Model:
     text: str = ""
     reads: str = "sasrec"
     width: int | None = None
+    random: bool = False
     x: int | None = None
     paper: str | tuple[str, ...] = ""
     optional: bool = False
@@ -79,6 +81,7 @@ class Experiment:
         shows: beside metrics and paired tests: "paper" (its numbers of the same models), "others" (methods that are not run
             here), "rank" (mean rank over the metrics), "public" (numbers that others published), "training" (what it took).
         dataset: whether it needs a data set.
+        pretrained: whether it needs a pretrained base model.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Experiment:
     axis: str = ""
     shows: tuple[str, ...] = ()
     dataset: bool = True
+    pretrained: bool = False
 
     @property
     def title(self) -> str:
@@ -164,6 +168,19 @@ KD_KINDS = [
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
+CONTROL_LORA = (  # what a pretrained base model is given
+    "--train_strategy lora --learning_rate $CONTROL_LEARNING_RATE --item_dropout $CONTROL_ITEM_DROPOUT "
+    "--warmup_steps $CONTROL_WARMUP_STEPS --num_train_epochs $CONTROL_NUM_TRAIN_EPOCHS"
+)
+
+
+def random_weights(depth: int) -> list[Model]:
+    """The controls for E4SRec on a pretrained base model: its shape with random weights, with adapters and trained whole."""
+    name, label = f"e4srec_{depth}_random", f"E4SRec_{depth}, random weights"
+    lora = Model(f"{name}_lora", f"{label}, LoRA", "finetune", depth, flags=CONTROL_LORA, random=True)
+    return [lora, Model(name, f"{label}, trained whole", "finetune", depth, random=True)]
+
+
 # Kind of experiment -> module that looks into its last model, or, of quantise, into each
 ANALYSES = {"depth-infer": "depth_infer", "layers": "layers", "quantise": "quantise"}
 OPENP5 = Model("openp5", "Open-P5", "openp5", paper="Open-P5", optional=True)
@@ -270,6 +287,15 @@ EXPERIMENTS = {
         models=lambda backbone: [e4srec(depth) for depth in backbone.depths(PAPER_DEPTHS)],
         pairs=[("e4srec_8", f"e4srec_{depth}") for depth in DEPTHS if depth != 8],
         axis="decoder layers",
+    ),
+    "pretrained": Experiment(
+        "Pretrained or random weights",
+        "",
+        "E4SRec_8 and _4 on a pretrained base model, and on its shape with random weights, with LoRA and trained whole",
+        models=[e4srec(8), *random_weights(8), e4srec(4), *random_weights(4)],
+        pairs=[pair for depth in (8, 4) for pair in pairs(f"e4srec_{depth}", *(m.name for m in random_weights(depth)))],
+        reference="e4srec_8",
+        pretrained=True,
     ),
     "depth-infer": Experiment(
         "Depth: the layers of one trained model",

@@ -70,7 +70,7 @@ def not_run(summaries: list[dict]) -> list[tuple[str, str, str]]:
         (dataset, EXPERIMENTS[name].title, run_command(name, summary))
         for dataset, summary in datasets.items()
         for name in wanted
-        if (dataset, name) not in shown
+        if (dataset, name) not in shown and not (EXPERIMENTS[name].pretrained and "base_model" not in summary)
     ]
 
 

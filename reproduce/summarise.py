@@ -88,8 +88,8 @@ class Runs:
 
 
 def trained(directory: Path) -> list[Path]:
-    """The E4SRec runs there, each of which knows its backbone, data and embeddings."""
-    return sorted(path.parent for path in directory.glob(f"e4srec_*/{MANIFEST}"))
+    """The E4SRec runs there, each of which knows its backbone, data and embeddings; not those on random weights instead."""
+    return sorted(path.parent for path in directory.glob(f"e4srec_*/{MANIFEST}") if "_random" not in path.parent.name)
 
 
 def depth_of(model: Path) -> int:
@@ -158,7 +158,9 @@ def shown_models(runs: Runs, experiment: str) -> list[Model]:
 
 
 def model_summary(runs: Runs, experiment: str) -> dict | None:
-    """An experiment that compares models; None when none of its models is there."""
+    """An experiment that compares models; None when none of its models is there, or its base model cannot be."""
+    if EXPERIMENTS[experiment].pretrained and runs.backbone.random:
+        return None
     models = shown_models(runs, experiment)
     entries = [model_entry(runs, experiment, model) for model in models]
     if not any(entry["runs"] for entry in entries):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 
 from reproduce import __main__ as command_line
+from reproduce.commands import ROOT
 from reproduce.experiments import ANALYSES, EXPERIMENTS, Experiment, e4srec, models_of, slmrec
+from reproduce.hyperparameters import shell_values
 from slmrec.artifacts import Stage, write_json
+from slmrec.command_line import grouped
 from slmrec.errors import InputError
 
 
@@ -56,7 +60,9 @@ def test_the_whole_experiment_in_order(commands):
     ]
 
 
-@pytest.mark.parametrize("experiment", [name for name, entry in EXPERIMENTS.items() if entry.models and entry.dataset])
+@pytest.mark.parametrize(
+    "experiment", [name for name, entry in EXPERIMENTS.items() if entry.models and entry.dataset and not entry.pretrained]
+)
 def test_every_model_of_the_table_is_made_once_and_evaluated_after_its_teacher(experiment, commands):
     lines = commands(experiment)
     assert len(lines) == len(set(lines))
@@ -85,6 +91,23 @@ def test_seeds_have_their_own_sasrec_and_backbone(commands):
     (line,) = starting(lines, "run_finetune.sh runs/mine/seed_1/e4srec_2")
     assert "--data runs/mine/data --embeddings runs/mine/seed_1/embeddings --base_model runs/mine/seed_1/backbone" in line
     assert len(starting(lines, "slmrec.data ")) == 1 and not starting(lines, "seed_2")
+
+
+def test_random_weights_of_a_base_models_shape_are_made_once_a_seed(commands):
+    """The control for pretraining: all else, the adapters' settings too, is the pretrained model's."""
+    given = ("--base_model", "smollm2-135m", "--seeds", "2", "--models_dir", "elsewhere")
+    lines, own = commands("pretrained", "mine", *given), "runs/mine-smollm2-135m/seed_1"
+    (made,) = starting(lines, f"make_backbone --output_dir {own}/backbone_random ")
+    assert "--like smollm2-135m" in made and "--num_layers 8" in made and "--models_dir elsewhere" in made
+    (lora,) = starting(lines, f"run_finetune.sh {own}/e4srec_4_random_lora ", f"--base_model {own}/backbone_random")
+    assert lines.index(made) < lines.index(lora)
+    named = ["LEARNING_RATE", "ITEM_DROPOUT", "WARMUP_STEPS", "NUM_TRAIN_EPOCHS"]
+    values = shell_values("mine", named, ROOT, os.environ | {"BASE_MODEL": "x"})
+    flags = {name.upper(): words[-1] for name, words in grouped(["--data", *lora.partition(" --data ")[2].split()]) if words}
+    assert values.items() <= flags.items()
+    assert starting(lines, f"run_finetune.sh {own}/e4srec_8 ", "--base_model smollm2-135m ")
+    with pytest.raises(InputError, match="give --base_model"):
+        commands("pretrained")
 
 
 def test_a_named_base_model_has_a_directory_of_its_own_and_as_many_depths_as_it_has(commands):

@@ -67,6 +67,15 @@ def test_teachers_of_other_sizes():
     assert models["slmrec_4_30"].label == "SLMRec_4<-30, B = 2"
 
 
+def test_controls_differ_from_the_pretrained_model_in_their_weights_alone():
+    """The one with adapters; that which is trained whole has the random backbones' settings."""
+    models = {model.name: model for model in models_of("pretrained", SMOLLM)}
+    assert [name for name, model in models.items() if not model.random] == ["e4srec_8", "e4srec_4"]
+    for depth in (8, 4):
+        lora, whole = models[f"e4srec_{depth}_random_lora"], models[f"e4srec_{depth}_random"]
+        assert (lora.layers, whole.layers, whole.flags) == (depth, depth, "") and "--train_strategy lora" in lora.flags
+
+
 def test_one_block_has_nothing_to_supervise():
     assert student(1, 8).flags == "--num_blocks 1 --lambda_ms 0" and student(4, 8) == FULL
 
