@@ -355,7 +355,10 @@ EXPERIMENTS = {
         reference="e4srec_4",
     ),
     "regimes": Experiment(
-        "Training settings that were tried", "", "nothing: shows finetune.py runs in RUNS/DATASET/search", "regimes"
+        "Training settings that were tried",
+        "",
+        "nothing: shows runs of finetune.py, distill.py and train_sr_trad.py in RUNS/DATASET/search",
+        "regimes",
     ),
     "layers": Experiment(
         "What each layer changes", "", "block influence and CKA of the teacher's layers", "layers", models=[e4srec(8)]

@@ -82,7 +82,7 @@ Groups = record("Groups", {"history": list[Group], "popularity": list[Group]})
 GroupedModel = record("GroupedModel", {"name": str, "label": str, "groups": Groups})
 Setting = record(
     "Setting",
-    {"setting": dict[str, Any], "best_step": int, "steps": int}
+    {"stage": str, "setting": dict[str, Any], "best_step": int, "steps": int}
     | dict.fromkeys(("best_valid_MRR", "last_valid_MRR", "train_seconds"), float),
 )
 Stats = record(

@@ -7,10 +7,12 @@ from reproduce.efficiency_tables import efficiency_tables
 from reproduce.experiments import EXPERIMENTS
 from reproduce.hyperparameters import Line
 from reproduce.model_tables import model_tables, paper_dataset, ranking_title, subject
+from reproduce.regimes import SEARCHED
 from reproduce.summary import GROUP_METRICS, RANKINGS
 from reproduce.table import NONE, SYNTHETIC, Cell, Table, missing_rows, number, percent, probability, shown, spread
 from slmrec.evaluation.metrics import METRICS
 
+BEST = "Best validation MRR"
 GROUPINGS = {"history": "items before the target", "popularity": "actions on the target in the training parts"}
 
 
@@ -75,8 +77,27 @@ def hyperparameter_table(lines: list[Line]) -> Table:
 
 
 def regime_tables(summary: dict) -> list[Table]:
-    """Every setting that was tried, best first, with only what the settings differ in."""
-    names = list(summary["settings"][0]["setting"])
+    """Every setting that was tried, best first, with only what the settings differ in; a table a stage."""
+    stages: dict[str, list[dict]] = {}
+    for entry in summary["settings"]:
+        stages.setdefault(entry["stage"], []).append(entry)
+    note = "Validation MRR in percent, among sampled candidates; the test split was not looked at to choose a setting."
+    return [
+        Table(
+            subject(summary),
+            SEARCHED[stage],
+            *regime_rows(entries, "epoch" if stage == "encoder" else "step"),
+            note,
+            file="" if stage == "finetune" else stage,
+            best=(BEST,),
+        )
+        for stage, entries in stages.items()
+    ]
+
+
+def regime_rows(entries: list[dict], unit: str) -> tuple[list[str], list[list]]:
+    """Header and rows of one stage's settings."""
+    names = list(entries[0]["setting"])
     rows = [
         [
             *(NONE if entry["setting"][name] is None else str(entry["setting"][name]) for name in names),
@@ -84,11 +105,9 @@ def regime_tables(summary: dict) -> list[Table]:
             Cell(f"{entry['best_step']} of {entry['steps']}", entry["best_step"]),
             shown(entry["train_seconds"], ".0f"),
         ]
-        for entry in summary["settings"]
+        for entry in entries
     ]
-    header = [*names, "Best validation MRR", "Last", "Best step", "Seconds"]
-    note = "Validation MRR in percent, among sampled candidates; the test split was not looked at to choose a setting."
-    return [Table(subject(summary), "", header, rows, note, best=("Best validation MRR",))]
+    return [*names, BEST, "Last", f"Best {unit}", "Seconds"], rows
 
 
 # -- trained models -----------------------------------------------------------------------------------------------------------

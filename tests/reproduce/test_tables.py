@@ -328,11 +328,14 @@ def test_data_sets_beside_table_1():
 
 def test_settings_that_were_tried():
     entry = {"setting": {"learning_rate": 0.001, "item_dropout": None}, "best_valid_MRR": 0.12345, "last_valid_MRR": 0.1}
-    entry |= {"best_step": 132, "steps": 660, "train_seconds": 228.6}
-    summary = {"experiment": "regimes", "dataset": "scientific", "synthetic": False, "seeds": [0], "settings": [entry]}
-    (table,) = tables.tables(summary)
+    entry |= {"best_step": 132, "steps": 660, "train_seconds": 228.6, "stage": "finetune"}
+    other = entry | {"stage": "encoder", "setting": {"text_std": 0.06}}
+    summary = {"experiment": "regimes", "dataset": "scientific", "synthetic": False, "seeds": [0], "settings": [entry, other]}
+    table, conventional = tables.tables(summary)
     assert table.header[:2] == ["learning_rate", "item_dropout"]
     assert table.rows == [["0.001", "–", "12.35", "10.00", "132 of 660", "229"]]
+    assert conventional.header == ["text_std", "Best validation MRR", "Last", "Best epoch", "Seconds"]
+    assert (conventional.title.rpartition(": ")[2], conventional.rows[0][0]) == ("conventional models", "0.06")
 
 
 def test_layers_of_one_model():
