@@ -28,12 +28,16 @@ class Pooling:
     normalize: bool = False
 
 
+def has_modules(checkpoint: str | Path) -> bool:
+    return (Path(checkpoint) / MODULES).is_file()
+
+
 def read_pooling(checkpoint: str | Path) -> Pooling:
     """Mean pooling, unless sentence-transformers files in a checkpoint directory say otherwise.
 
     Raises InputError for what is not understood rather than leaving it out.
     """
-    if not (Path(checkpoint) / MODULES).is_file():
+    if not has_modules(checkpoint):
         return Pooling()
     modules = read_json(Path(checkpoint) / MODULES, list)
     if not all(isinstance(module, dict) and isinstance(module.get("type"), str) for module in modules):
@@ -68,6 +72,10 @@ def embed_texts(
 ) -> np.ndarray:
     """Vectors of the texts, float32 [len(texts), d_text], in their order; texts of like length are embedded together.
 
+    A decoder without sentence-transformers files reads a start token before each text, whose state is left out of the mean: from
+    the first layers on, the first state is hundreds of times as long as the others whatever the token (Xiao et al., attention
+    sinks, ICLR 2024), and a mean with it says little but how many tokens a text has.
+
     Args:
         layer: 1..L, whose states are pooled; None for the last one's after the final norm.
     """
@@ -77,6 +85,7 @@ def embed_texts(
         raise InputError(f"--layer {layer}: {checkpoint} has {depth} layers")
     place = pick_device(device)
     model.to(place)
+    start_id = None if has_modules(checkpoint) or not is_decoder(model) else start_token(tokenizer)
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     with Counter("embedding titles", len(texts), unit="titles") as progress:
@@ -85,19 +94,36 @@ def embed_texts(
             tokens = tokenizer(
                 [texts[row] for row in rows], padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
             ).to(place)
-            vectors[rows] = _pooled(model, tokens, layer, pooling).cpu().numpy()
+            vectors[rows] = _pooled(model, tokens, layer, pooling, start_id).cpu().numpy()
             progress.update(len(rows))
     return vectors
 
 
 @torch.inference_mode()
-def _pooled(model: PreTrainedModel, tokens: dict[str, torch.Tensor], layer: int | None, pooling: Pooling) -> torch.Tensor:
-    outputs = model(
-        input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], output_hidden_states=layer is not None
-    )
+def _pooled(
+    model: PreTrainedModel, tokens: dict[str, torch.Tensor], layer: int | None, pooling: Pooling, start_id: int | None
+) -> torch.Tensor:
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]  # [B, T]
+    counted = mask
+    if start_id is not None:
+        if not (ids[:, 0] == start_id).all():  # some tokenizers put it there
+            ids, mask = F.pad(ids, (1, 0), value=start_id), F.pad(mask, (1, 0), value=1)
+        counted = mask * (torch.arange(ids.shape[1], device=ids.device) > 0)
+    outputs = model(input_ids=ids, attention_mask=mask, output_hidden_states=layer is not None)
     states = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]  # [B, T, d_text]
-    vectors = states[:, 0].float() if pooling.first_token else mean_of_tokens(states, tokens["attention_mask"])
+    vectors = states[:, 0].float() if pooling.first_token else mean_of_tokens(states, counted)
     return F.normalize(vectors, dim=1) if pooling.normalize else vectors
+
+
+@torch.inference_mode()
+def is_decoder(model: PreTrainedModel) -> bool:
+    """Whether a token does not see later ones."""
+    states = model(input_ids=torch.tensor([[0, 1, 2], [0, 1, 3]], device=model.device)).last_hidden_state
+    return torch.allclose(states[0, :2], states[1, :2], atol=1e-6)
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
 def mean_of_tokens(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

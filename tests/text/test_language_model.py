@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from slmrec.errors import InputError
@@ -34,21 +34,34 @@ def checkpoint(request, tmp_path_factory):
     return directory
 
 
-def states_one_by_one(checkpoint, layer):
-    """Each text by itself, without padding: [T, d] each."""
+def states_one_by_one(checkpoint, layer, start=False):
+    """Each text by itself, without padding: [T, d] each; with `start`, after a decoder's start token, which is left out."""
+    first = ["</s>"] * (start and "llama" in checkpoint.name)
     model = (BertModel if "bert" in checkpoint.name else LlamaModel).from_pretrained(checkpoint).eval()
     with torch.no_grad():
-        rows = [torch.tensor([[WORDS.index(word) for word in text.split()]]) for text in TEXTS]
-        return [model(row, output_hidden_states=True).hidden_states[layer][0] for row in rows]
+        rows = [torch.tensor([[WORDS.index(word) for word in [*first, *text.split()]]]) for text in TEXTS]
+        return [model(row, output_hidden_states=True).hidden_states[layer][0, len(first) :] for row in rows]
 
 
 @pytest.mark.parametrize("layer, index", [(None, 3), (2, 2)])
 def test_the_mean_of_a_layers_states_whatever_shares_the_batch(checkpoint, layer, index):
-    expected = torch.stack([states.mean(0) for states in states_one_by_one(checkpoint, index)]).numpy()
+    expected = torch.stack([states.mean(0) for states in states_one_by_one(checkpoint, index, start=True)]).numpy()
     for batch_size in (1, 3):
         vectors = embed_texts(TEXTS, str(checkpoint), layer, 16, batch_size, "cpu")
         assert vectors.dtype == np.float32
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_a_start_token_that_the_tokenizer_puts_first_is_not_put_twice(checkpoint, tmp_path):
+    """A decoder's vectors are the same whether its tokenizer puts it there."""
+    if "bert" in checkpoint.name:
+        pytest.skip("an encoder has none")
+    putting = shutil.copytree(checkpoint, tmp_path / "putting")
+    tokenizer = Tokenizer.from_file(str(putting / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(putting / "tokenizer.json"))
+    there, put = (embed_texts(TEXTS, str(directory), None, 16, 4, "cpu") for directory in (putting, checkpoint))
+    np.testing.assert_allclose(there, put, atol=1e-6)
 
 
 def test_long_texts_are_cut(checkpoint):
