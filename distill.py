@@ -30,9 +30,10 @@ from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, Teacher
 from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
-from slmrec.llm.backbone import load_backbone_config, share_frozen
+from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.map_start import start_from_teacher
 from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
+from slmrec.llm.sharding import place
 from slmrec.processes import launched
 from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
@@ -59,8 +60,7 @@ def open_teacher(
         return LearningTeacher(teacher, alignment.teacher, item_loss)
 
     def load_teacher() -> FrozenTeacher:
-        model = load_ellmrec(distillation.teacher, encoding=student.encoding, dtype=dtype)
-        return FrozenTeacher(model, alignment.teacher).to(pick_device(training.device))
+        return FrozenTeacher(load_ellmrec(distillation.teacher, student.encoding, dtype), alignment.teacher)
 
     if not distillation.teacher_cache:
         return load_teacher()
@@ -75,8 +75,9 @@ def open_teacher(
         dtype=str(dtype).removeprefix("torch."),
     )
     projection = load_heads(Path(distillation.teacher))["user_projection.weight"]
+    on_device = lambda: load_teacher().to(pick_device(training.device))
     batch_size = training.per_device_eval_batch_size
-    return cached_teacher(distillation.teacher_cache, key, rows, projection, load_teacher, batch_size)
+    return cached_teacher(distillation.teacher_cache, key, rows, projection, on_device, batch_size)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs, student, distillation, loss, guide, training, update, output = parsed
     if update.update_from and (distillation.online or distillation.teacher_cache):
         raise InputError("--update_from goes with --teacher alone: an updated one (finetune.py), without --teacher_cache")
-    if launched(__file__, training.launch, argv):
+    if launched(__file__, training.launch, argv, shards=True):
         return
     prepare_base_model(student, training.device)
     check_guide(guide, student, inputs)
@@ -114,8 +115,7 @@ def main(argv: list[str] | None = None) -> None:
             go_on_from(model, Path(update.update_from))
         item_loss = choose_loss(loss, inputs.data)
         teacher = open_teacher(distillation, alignment, student, inputs, training, dtype, item_loss)
-        if not isinstance(teacher, CachedTeacher):
-            share_frozen(model.to(pick_device(training.device)).backbone, teacher.model.to(pick_device(training.device)).backbone)
+        place([model] if isinstance(teacher, CachedTeacher) else [model, teacher.model], pick_device(training.device))
         objective = DistillationObjective(teacher, alignment.student, distillation, item_loss)
         objective = guided(objective, guide, student, training.device)
         train_and_save(stage, trained_model(model, teacher), objective, student, inputs.data, training, precision, update)

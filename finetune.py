@@ -19,8 +19,9 @@ from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.ellmrec import next_item_objective
 from slmrec.llm.model_directory import go_on_from, new_recommender
+from slmrec.llm.sharding import place
 from slmrec.processes import launched
-from slmrec.runtime import run_main, seed_everything
+from slmrec.runtime import pick_device, run_main, seed_everything
 from slmrec.training.arguments import GuideArguments, LlmTrainingArguments, LossArguments, UpdateArguments
 from slmrec.training.guide import check_guide, describe_guide, guided
 from slmrec.training.llm_stage import DTYPES, open_stage, prepare_base_model, resolve_precision, train_and_save
@@ -31,7 +32,7 @@ from slmrec.training.update import describe_update
 def main(argv: list[str] | None = None) -> None:
     kinds = (EllmInputs, EllmArguments, LossArguments, GuideArguments, LlmTrainingArguments, UpdateArguments, OutputArguments)
     inputs, model_arguments, loss, guide, training, update, output = parse_arguments(kinds, argv, description=__doc__)
-    if launched(__file__, training.launch, argv):
+    if launched(__file__, training.launch, argv, shards=True):
         return
     prepare_base_model(model_arguments, training.device)
     check_guide(guide, model_arguments, inputs)
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         model = new_recommender(model_arguments, embeddings, DTYPES[precision], text_vectors=text, seed=training.seed)
         if update.update_from:
             go_on_from(model, Path(update.update_from))
+        place([model], pick_device(training.device))
         objective = partial(next_item_objective, item_loss=choose_loss(loss, inputs.data))
         objective = guided(objective, guide, model_arguments, training.device)
         train_and_save(stage, model, objective, model_arguments, inputs.data, training, precision, update)

@@ -15,16 +15,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from slmrec.accelerate_configuration import take_configuration
 from slmrec.checks import at_least
 from slmrec.errors import InputError
 
 LONGEST_WAIT = timedelta(days=7)  # for the first process, which may be filling a cache or validating
-OTHER_WAYS = {
-    "FSDP": "FSDP",
-    "DEEPSPEED": "DeepSpeed",
-    "MEGATRON_LM": "Megatron-LM",
-    "PARALLELISM_CONFIG": "a parallelism configuration",
-}
 Value = TypeVar("Value")
 
 
@@ -100,18 +95,19 @@ def _cpu():
 # -- starting them --------------------------------------------------------------------------------------------------------------
 
 
-def launched(script: str, processes: int | None, argv: list[str] | None) -> bool:
+def launched(script: str, processes: int | None, argv: list[str] | None, *, shards: bool = False) -> bool:
     """Start a command in several processes on this machine, as torchrun does, and wait for them; False where this is one of them.
 
     Args:
         script: file of the command.
         processes: how many; None is what the environment variable LAUNCH says, by default one, which starts nothing.
         argv: its flags (default: sys.argv).
+        shards: whether it can share out frozen weights among its processes (FSDP).
 
     Exits with the status of the process that failed first; it has said what was wrong. Raises InputError where a configuration of
     `accelerate launch` asks for what would be ignored.
     """
-    _refuse_other_ways()
+    take_configuration(shards)
     wanted = _wanted(processes)
     if wanted == 1 or "LOCAL_RANK" in os.environ:
         return False
@@ -134,21 +130,6 @@ def launched(script: str, processes: int | None, argv: list[str] | None) -> bool
             ) from None
         sys.exit(failure.exitcode)
     return True
-
-
-def _refuse_other_ways() -> None:
-    """Everything but plain data parallelism that an accelerate configuration asks for, which it says in the environment."""
-    for name, way in OTHER_WAYS.items():
-        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            raise InputError(
-                f"{way} is not supported: each process holds the model whole (docs/gpu.md has the memory that it takes)"
-            )
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision != "no" and "LOCAL_RANK" in os.environ:
-        raise InputError(f"accelerate's configuration says mixed_precision: {precision}; it has to be 'no', --precision decides")
-    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
-    if backend.lower() != "no":
-        raise InputError(f"accelerate's configuration says dynamo_backend: {backend}; compiling the models is not supported")
 
 
 def _wanted(processes: int | None) -> int:

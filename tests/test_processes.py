@@ -2,17 +2,22 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import GPT2Config
 
 from slmrec import processes
+from slmrec.accelerate_configuration import ASKS, TAKEN, Sharding, sharding
 from slmrec.data.batches import SplitRows, collate_share
 from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
+from slmrec.llm.arguments import EllmArguments
+from slmrec.llm.sharding import check_sharding
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
@@ -86,7 +91,7 @@ def test_a_number_of_processes_that_is_none(monkeypatch, value):
 @pytest.mark.parametrize(
     "name, value, what",
     [
-        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP is not supported by this stage|configuration has no fsdp_version; it has to be 2"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed is not supported"),
         ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision: bf16"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "dynamo_backend: INDUCTOR"),
@@ -103,6 +108,69 @@ def test_what_accelerate_is_asked_for_in_vain(monkeypatch, tiny_flags, tiny_data
     with pytest.raises(InputError, match=what):
         importlib.import_module(stage).main([*given, "--output_dir", str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
+
+
+OUR_FSDP = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "RESHARD_AFTER_FORWARD": "true"}
+OUR_FSDP |= {"STATE_DICT_TYPE": "FULL_STATE_DICT", "CPU_RAM_EFFICIENT_LOADING": "false"}
+
+
+@pytest.fixture
+def fsdp(monkeypatch):
+    """fsdp(**settings): this is a process that accelerate has started with FSDP, in these settings or else in ours."""
+
+    def asked(**settings):
+        as_process(monkeypatch, 0, 2)
+        monkeypatch.setenv(TAKEN, "false")  # so that it is as before afterwards
+        monkeypatch.setenv(ASKS, "true")
+        for name, value in (OUR_FSDP | settings).items():
+            monkeypatch.setenv(f"FSDP_{name}", value)
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    "setting, value, what",
+    [
+        ("VERSION", "1", "fsdp_version: 1; it has to be 2"),
+        ("AUTO_WRAP_POLICY", "SIZE_BASED_WRAP", "fsdp_auto_wrap_policy: SIZE_BASED_WRAP; it has to be TRANSFORMER_BASED_WRAP"),
+        ("RESHARD_AFTER_FORWARD", "FULL_SHARD", "fsdp_reshard_after_forward: FULL_SHARD; it has to be true or false"),
+        ("STATE_DICT_TYPE", "SHARDED_STATE_DICT", "fsdp_state_dict_type: SHARDED_STATE_DICT"),
+        ("CPU_RAM_EFFICIENT_LOADING", "true", "fsdp_cpu_ram_efficient_loading: true; it has to be false"),
+        ("OFFLOAD_PARAMS", "true", "fsdp_offload_params: true"),
+        ("ACTIVATION_CHECKPOINTING", "true", "fsdp_activation_checkpointing: true"),
+        ("TRANSFORMER_CLS_TO_WRAP", "LlamaMLP", "fsdp_transformer_layer_cls_to_wrap: LlamaMLP; it has to be left out"),
+        ("IGNORED_MODULES", ".*mlp", "fsdp_ignored_modules: .*mlp; it has to be left out"),
+    ],
+)
+def test_settings_of_fsdp_that_would_be_ignored(fsdp, setting, value, what):
+    fsdp(**{setting: value})
+    with pytest.raises(InputError, match=re.escape(what)):
+        processes.launched("script.py", None, [], shards=True)
+
+
+def test_fsdp_is_taken_from_accelerate_which_would_shard_what_is_trained_too(fsdp):
+    fsdp(RESHARD_AFTER_FORWARD="false")
+    assert not processes.launched("script.py", None, [], shards=True)
+    assert ASKS not in os.environ and sharding() == Sharding(reshard=False)
+
+
+@pytest.mark.parametrize("stage", ["finetune", "distill"])
+def test_a_model_that_is_trained_whole_is_not_shared_out(fsdp, tiny_flags, tiny_teacher, tmp_path, stage):
+    fsdp()
+    given = {"teacher": tiny_teacher, "num_blocks": 2} if stage == "distill" else {}
+    with pytest.raises(InputError, match="FSDP shares out frozen weights, and .*backbone is trained whole"):
+        importlib.import_module(stage).main(tiny_flags(output_dir=tmp_path / "out", **given))
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_cannot_be_shared_out(fsdp, tiny_backbone, tmp_path):
+    fsdp()
+    processes.launched("script.py", None, [], shards=True)
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="FSDP knows the layers of llama, .* not those of gpt2"):
+        check_sharding(EllmArguments(base_model=str(tmp_path), encoding="reference"))
+    with pytest.raises(InputError, match="FSDP of weights in 4 bits is not supported: leave out --load_in_4bit"):
+        check_sharding(EllmArguments(base_model=str(tiny_backbone), train_strategy="lora", load_in_4bit=True))
 
 
 @pytest.mark.parametrize("targets", ["last", "all"])

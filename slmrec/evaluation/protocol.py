@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from slmrec import processes
+from slmrec.accelerate_configuration import sharding
 from slmrec.data.batches import SplitRows
 from slmrec.data.candidates import candidates_digest, draw_candidates, row_digests
 from slmrec.data.dataset import PAD, SequenceDataset
@@ -109,6 +110,8 @@ def evaluate_recommender(
             for ranking in rankings.values():
                 ranking.add(model, users, vectors, on_device["targets"])
             counter.update(len(users))
+        if sharding() and len(own) < len(batches[:: processes.number()]):
+            model.encode({name: tensor.to(device) for name, tensor in rows.collate(batches[0]).items()})  # all compute together
     for ranking in rankings.values():
         ranking.gather()
     metrics = {name: ranking.metrics() for name, ranking in rankings.items()}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from slmrec.artifacts import file_sha256, json_sha256, read_manifest
@@ -146,19 +147,25 @@ def plain_backbone(backbone: nn.Module) -> PreTrainedModel:
 def share_frozen(model: nn.Module, other: nn.Module) -> int:
     """Let two backbones hold the frozen weights that they have in common once: the same name, dtype and numbers.
 
-    Both lie on one device; adapters and whatever else is trained stay each one's own. Returns the bytes that are saved.
+    Both lie on one device; adapters and whatever else is trained stay each one's own, and so do weights that are shared out among
+    processes. Returns the bytes that are saved.
     """
-    theirs = {name: weight for name, weight in plain_backbone(other).named_parameters() if not weight.requires_grad}
+    theirs = _frozen_and_whole(other)
     modules, saved = dict(plain_backbone(model).named_modules()), 0
-    for name, weight in list(plain_backbone(model).named_parameters()):
+    for name, weight in _frozen_and_whole(model).items():
         twin = theirs.get(name)
-        if weight.requires_grad or twin is None or twin is weight or twin.dtype != weight.dtype:
+        if twin is None or twin is weight or twin.dtype != weight.dtype:
             continue
         if same_numbers(weight, twin):
             place, _, leaf = name.rpartition(".")
             setattr(modules[place], leaf, twin)
             saved += weight.nbytes
     return saved
+
+
+def _frozen_and_whole(backbone: nn.Module) -> dict[str, nn.Parameter]:
+    weights = plain_backbone(backbone).named_parameters()
+    return {name: weight for name, weight in weights if not weight.requires_grad and not isinstance(weight, DTensor)}
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:

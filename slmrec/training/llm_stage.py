@@ -24,6 +24,7 @@ from slmrec.llm.base_model import local_base_model
 from slmrec.llm.ellmrec import EllmModel
 from slmrec.llm.four_bits import FLAG, require_four_bits
 from slmrec.llm.model_directory import check_base_model, resolve_train_strategy, save_weights
+from slmrec.llm.sharding import check_sharding
 from slmrec.progress import say
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments, UpdateArguments
@@ -63,6 +64,7 @@ def open_stage(
     `precision` is that of `resolve_precision`.
     """
     check_base_model(model)
+    check_sharding(model)
     require_same_item_map(inputs.data, inputs.embeddings)
     described = {
         "data": stage_input(inputs.data, "data"),

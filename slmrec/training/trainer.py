@@ -25,6 +25,7 @@ from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
 from slmrec.llm.ellmrec import EllmModel, ForwardPass
 from slmrec.llm.model_directory import restore_weights, save_weights
+from slmrec.llm.sharding import data_parallel, shards_weights
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
@@ -229,6 +230,12 @@ class RecommenderTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _wrap_model(self, model, *args, **kwargs):
+        if not shards_weights() or model is not self.model:
+            return super()._wrap_model(model, *args, **kwargs)
+        prepared = self.accelerator.prepare_model(model, evaluation_mode=True)  # mixed precision, and nothing around it
+        return data_parallel(prepared, self.args.device)
 
     # -- checkpoints: only what was trained, in our own layout, and no pickle ---------------------------------------------------
 

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 
 import distill
 import evaluate
@@ -20,10 +24,10 @@ ROOT = Path(__file__).parents[2]
 MAIN = {stage.__name__: stage.main for stage in (finetune, distill, train_openp5, train_sr_trad, evaluate)}
 
 
-def in_processes(number, jobs, kill=None):
+def in_processes(number, jobs, kill=None, **environment):
     """Run [script, flags] one after the other in several processes; gives the finished starter."""
     command = [sys.executable, str(ROOT / "tests" / "forked_stages.py"), str(number), json.dumps(jobs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     words = command + ([json.dumps(kill)] if kill else [])
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=2000, check=False)
 
@@ -43,6 +47,8 @@ def jobs(tiny_flags, tiny_teacher, tiny_data):
             return [script, tiny_flags(**shared | changes)]
 
         student = {"num_layers": 2, "num_blocks": 2, "teacher": tiny_teacher}
+        learning = {"teacher": None, "teacher_layers": 4}
+        adapters = {"train_strategy": "lora", "lora_dropout": 0}
         encoder = {"data": tiny_data, "batch_size": 47, "num_epochs": 3, "dropout": 0, "hidden_size": 16, "device": "cpu"}
         encoder |= {"output_dir": directory / "sasrec"}
         ranked = {"model": tiny_teacher, "full_ranking": "true", "eval_batch_size": 7, "device": "cpu", "num_candidates": 20}
@@ -50,10 +56,12 @@ def jobs(tiny_flags, tiny_teacher, tiny_data):
         plain = lambda flags: [text for name, value in flags.items() for text in (f"--{name}", str(value))]
         return {
             "all": llm("finetune", "all", targets="all"),
-            "lora": llm("finetune", "lora", train_strategy="lora", lora_dropout=0),
+            "lora": llm("finetune", "lora", **adapters, num_layers=4),
+            "lora, offline": llm("distill", "lora, offline", **adapters | student),
+            "lora, online": llm("distill", "lora, online", **adapters | student | learning, online=True),
             "offline": llm("distill", "offline", **student),
             "cached": llm("distill", "cached", teacher_cache=directory / "states", **student),
-            "online": llm("distill", "online", **student | {"teacher": None, "teacher_layers": 4}, online=True),
+            "online": llm("distill", "online", **student | learning, online=True),
             "openp5": llm("train_openp5", "openp5", embeddings=None, gradient_accumulation_steps=1),
             "sasrec": ["train_sr_trad", plain(encoder)],
             "ranks": ["evaluate", plain(ranked)],
@@ -78,8 +86,8 @@ def two(jobs, tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("name", ["all", "lora", "offline", "cached", "online", "openp5"])
-def test_an_llm_stage_trains_alike(one, two, name):
+def agree(one, two, name):
+    """The runs of a stage in two directories have the same curve, validations, and best step."""
     alone, shared = (read_json(directory / name / "metrics.json") for directory in (one, two))
     assert [entry["step"] for entry in shared["history"]] == [3, 6]
     for ours, theirs in zip(shared["history"], alone["history"], strict=True):
@@ -89,6 +97,11 @@ def test_an_llm_stage_trains_alike(one, two, name):
     states = [read_json(directory / name / "checkpoint-6" / "trainer_state.json") for directory in (one, two)]
     curves = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
     assert len(curves[0]) == 6 and curves[1] == pytest.approx(curves[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["all", "lora", "offline", "cached", "online", "openp5"])
+def test_an_llm_stage_trains_alike(one, two, name):
+    agree(one, two, name)
 
 
 def test_an_encoder_trains_alike(one, two):
@@ -135,3 +148,50 @@ def test_a_killed_process_ends_the_run_which_goes_on_when_started_again(jobs, on
     assert shared["best_step"] == alone["best_step"]
     for ours, theirs in zip(shared["history"], alone["history"], strict=True):
         assert ours["train"] == pytest.approx(theirs["train"], abs=1e-5) and ours["valid"] == theirs["valid"]
+
+
+@pytest.fixture(scope="module")
+def sharded(jobs, tmp_path_factory):
+    """What two processes train that each hold a part of the frozen weights; the first run is killed and goes on.
+
+    Gives its directory and what was said.
+    """
+    directory, asked = tmp_path_factory.mktemp("sharded"), accelerate_environment("fsdp_13b.yaml")
+    made = [jobs(directory, 2)[name] for name in SHARDED]
+    killed = in_processes(2, made[:1], kill=[1, 4], **asked)
+    assert killed.returncode == 9 and "Traceback" not in killed.stderr
+    ended = in_processes(2, made, **asked)
+    assert ended.returncode == 0, ended.stderr
+    return directory, ended.stdout
+
+
+def accelerate_environment(name):
+    """What accelerate launch makes of the FSDP settings in one of our configurations."""
+    settings = yaml.safe_load((ROOT / "scripts" / "accelerate" / name).read_text(encoding="utf-8"))["fsdp_config"]
+    return {"ACCELERATE_USE_FSDP": "true"} | {
+        setting.upper(): str(value).replace("True", "true").replace("False", "false") for setting, value in settings.items()
+    }
+
+
+SHARDED = ["lora", "lora, offline", "lora, online"]
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_shared_out_weights_train_alike(one, sharded, name):
+    """Also what is written is the same, but for the random states of two processes."""
+    directory, _ = sharded
+    agree(one, directory, name)
+    files = [{path.relative_to(run / name) for path in (run / name).rglob("*.safetensors")} for run in (one, directory)]
+    assert files[0] == files[1]
+    for file in files[0]:
+        alone, shared = (load_file(run / name / file) for run in (one, directory))
+        assert alone.keys() == shared.keys()
+        assert all(torch.allclose(shared[key], alone[key], atol=1e-4) for key in alone), file
+
+
+def test_weights_are_shared_out(sharded):
+    """Each process has half of the layers' frozen weights, and all of the few others."""
+    _, said = sharded
+    held = [tuple(map(float, found)) for found in re.findall(r"holds ([\d.]+) of ([\d.]+) MiB of frozen", said)]
+    assert len(held) == 3 and all(0.5 <= here / whole < 0.6 for here, whole in held)
+    assert "Going on from" in said
