@@ -22,6 +22,7 @@ from slmrec.progress import LogLines, clear_line
 
 STATUS = Path("/proc/self/status")
 FIRST_SPEAKS = 3.0  # seconds that the other processes leave it to say what they have in common, before they are ended
+LAUNCHER_ENDS = 60.0  # that a process whose error is the end of another one leaves the launcher to end it, on a busy machine too
 
 
 def run_main(main: Callable[[list[str] | None], None]) -> None:
@@ -33,7 +34,9 @@ def run_main(main: Callable[[list[str] | None], None]) -> None:
         main(None)
     except (Exception, KeyboardInterrupt) as error:
         clear_line()
-        if not processes.first() or processes.lost_another(error):
+        if processes.lost_another(error):
+            time.sleep(LAUNCHER_ENDS)
+        elif not processes.first():
             time.sleep(FIRST_SPEAKS)
         status = tell(error)
         if status is None:
