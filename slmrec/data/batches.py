@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from slmrec import processes
-from slmrec.data.dataset import SequenceDataset
+from slmrec.data.dataset import SPLIT_OFFSET, SequenceDataset
 from slmrec.ragged import indices
 
 Batch = dict[str, torch.Tensor]
@@ -38,12 +38,9 @@ class SplitRows(torch.utils.data.Dataset):
         if targets == "all" and split != "train":
             raise ValueError("targets='all' is for the training split; evaluation has one target per user")
         self.dataset, self.split, self.targets, self.max_length = dataset, split, targets, max_length
-        self.end = dataset.target_positions(split)  # [U] one past the last history item
-        available = self.end - dataset.offsets[:-1]
         asked = np.arange(dataset.num_users) if chosen is None else chosen
-        self.users = asked[available[asked] > 0]
+        self.users = asked[self.ends(asked) > dataset.offsets[asked]]
         self.left_out = len(asked) - len(self.users)
-        self.start = self.end - np.minimum(available, max_length)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -54,16 +51,27 @@ class SplitRows(torch.utils.data.Dataset):
     @property
     def lengths(self) -> np.ndarray:
         """History length of each row, int64 [len(self)]."""
-        return (self.end - self.start)[self.users]
+        start, end = self._spans(self.users)
+        return end - start
+
+    def ends(self, users: np.ndarray) -> np.ndarray:
+        """Where in the data set's items each user's history ends, one past its last item, int64 [B]: there its target stands."""
+        return self.dataset.offsets[users + 1] - SPLIT_OFFSET[self.split]
+
+    def _spans(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the histories of users [B] begin and end, worked out as they are asked for: a row is nothing but its user."""
+        end = self.ends(users)
+        return np.maximum(self.dataset.offsets[users], end - self.max_length), end
 
     def num_targets(self, rows: np.ndarray) -> int:
         """How many targets the batch of these rows has."""
         users = self.users[rows]
-        return int((self.end[users] - self.start[users]).sum()) if self.targets == "all" else len(users)
+        start, end = self._spans(users)
+        return int((end - start).sum()) if self.targets == "all" else len(users)
 
     def collate(self, rows: list[int] | np.ndarray) -> Batch:
         users = self.users[np.asarray(rows, dtype=np.int64)]
-        start, end = self.start[users], self.end[users]
+        start, end = self._spans(users)
         lengths = end - start
         flat = indices(start, lengths)
         items = self.dataset.items

@@ -118,7 +118,7 @@ class Markov(CountingModel):
 
 def training_parts(rows: SplitRows) -> tuple[np.ndarray, np.ndarray]:
     """Every user's items up to the last training target, back to back, int32 [T], and how many each has, int64."""
-    return rows.dataset.sequences_until(rows.users, rows.end[rows.users] + 1)
+    return rows.dataset.sequences_until(rows.users, rows.ends(rows.users) + 1)
 
 
 def count(items: np.ndarray, size: int) -> torch.Tensor:

@@ -107,7 +107,7 @@ class SameTargetSequences:
         per_row = rows.lengths if rows.targets == "all" else np.ones(len(rows), dtype=np.int64)
         last = row_ends(per_row)  # [rows] the sequence that is the whole row
         users = rows.users.repeat(per_row)
-        ends = rows.end[users] - (last.repeat(per_row) - np.arange(len(users)))  # [C] where the targets stand
+        ends = rows.ends(users) - (last.repeat(per_row) - np.arange(len(users)))  # [C] where the targets stand
         targets = rows.dataset.items[ends]
         order = np.argsort(targets, kind="stable")
         self.items = rows.dataset.items

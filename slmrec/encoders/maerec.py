@@ -114,7 +114,7 @@ class MAERec(SASRec):
 
     def prepare(self, rows: SplitRows) -> None:
         """Raises InputError when no two different items stand near each other in any training sequence."""
-        parts = rows.dataset.sequences_until(rows.users, rows.end[rows.users] + 1)
+        parts = rows.dataset.sequences_until(rows.users, rows.ends(rows.users) + 1)
         edges = transitions(*parts, HOPS, rows.dataset.num_items)
         if not edges.shape[1]:
             raise InputError("maerec needs transitions between different items, and the training data has none")

@@ -86,4 +86,4 @@ def finish_model(model: Encoder, text: ItemText | None, rows: SplitRows) -> int:
 def training_items(rows: SplitRows) -> np.ndarray:
     """The items of all training rows, those of histories and targets, int64 [M]; some occur several times."""
     users, lengths = rows.users, rows.lengths + 1  # the last target stands behind the history
-    return rows.dataset.items[indices(rows.end[users] + 1 - lengths, lengths)].astype(np.int64)
+    return rows.dataset.items[indices(rows.ends(users) + 1 - lengths, lengths)].astype(np.int64)

@@ -9,6 +9,7 @@ import pytest
 
 from slmrec.artifacts import manifest_digest, read_arrays
 from slmrec.data import prepare
+from slmrec.data.batches import SplitRows
 from slmrec.data.dataset import SequenceDataset, load_dataset
 from slmrec.errors import InputError
 
@@ -89,3 +90,15 @@ def test_mapped_arrays_are_those_in_the_file(tmp_path, save):
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="not an intact .npz file"):
         read_arrays(tmp_path / "half.npz", mapped=True)
+
+
+@pytest.mark.parametrize("targets", ["last", "all"])
+def test_a_data_set_stays_in_its_file_and_a_row_is_its_user(tmp_path, targets):
+    """So training starts at once, and the processes of a run share the pages: nothing is held for each action."""
+    users = [user for user in "abcd" for _ in range(5)]
+    reviews = pl.DataFrame({"user": users, "item": [str(n % 7) for n in range(20)], "time": list(range(20))})
+    prepare(reviews, tmp_path / "data", k_core=1)
+    dataset = load_dataset(tmp_path / "data")
+    assert all(isinstance(array.base, np.memmap) for array in (dataset.items, dataset.offsets, dataset.timestamps))
+    rows = SplitRows(dataset, "train", 50, targets)
+    assert {name: len(value) for name, value in vars(rows).items() if isinstance(value, np.ndarray)} == {"users": 4}

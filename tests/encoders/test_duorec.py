@@ -48,7 +48,7 @@ def test_the_terms_of_a_batch(make_encoder, crowded, targets):
     torch.manual_seed(7)
     history, lengths = model.same_target.draw(batch["users"])
     views = torch.cat([model.encode(batch), model.encode({"history": history, "lengths": lengths})])
-    last = torch.from_numpy(rows.dataset.items[rows.end[rows.users[:6]]].astype(np.int64))
+    last = torch.from_numpy(rows.dataset.items[rows.ends(rows.users[:6])].astype(np.int64))
     vectors = model.encode_positions(batch) if targets == "all" else model.encode(batch)
     next_item = catalogue_cross_entropy(vectors, model.item_matrix(), batch["targets"])
     torch.testing.assert_close(terms["next_item"], next_item)
