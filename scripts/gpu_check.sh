@@ -62,5 +62,7 @@ if [ "$GPUS" -gt 1 ]; then
     part several 120 env LAUNCH="$GPUS" python evaluate.py --model "$DATA/student" --full_ranking --output_dir "$DATA/shared" --device $DEVICE
     part alike 30 python -c "import sys, numpy; a, b = (numpy.load(f'$DATA/{name}/ranks.npz') for name in ('ranks', 'shared'))
 sys.exit(not all(numpy.array_equal(a[name], b[name]) for name in a.files))"
+    part fsdp 120 accelerate launch --config_file scripts/accelerate/fsdp_13b.yaml --num_processes "$GPUS" finetune.py "${LLM[@]}" \
+        --num_layers 4 --train_strategy lora --output_dir "$DATA/fsdp"  # its log says how much of the frozen weights each holds
 fi
 [ ${#FAILED[@]} = 0 ] || { echo "failed: ${FAILED[*]} (see $OUT/NAME.log)" >&2; exit 1; }

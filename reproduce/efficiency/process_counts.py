@@ -2,12 +2,13 @@
 
     python -m reproduce.efficiency.process_counts --json results/efficiency/cpu_process_counts.json
 
-Each run is a real one: `torchrun --nproc_per_node N stage.py ...`, for the first number of processes also `accelerate launch
---config_file scripts/accelerate/one_machine_8_gpus.yaml --num_processes N stage.py ...` and the stage's own `--launch N`. Data
-are synthetic and small, the global batch and the seed are the same, dropout is off. The rows of an epoch do not divide by the
-batch, nor those of a batch by the number of processes. Compared with one process are each step's loss and its terms (largest
-difference), the best step, every metric of validation, and of evaluation every rank. With --kills N each stage that trains is
-also killed N times, a random process of two at a random moment, and started again.
+Each run is a real one: `torchrun --nproc_per_node N stage.py ...`, `accelerate launch --config_file
+scripts/accelerate/one_machine_8_gpus.yaml --num_processes N stage.py ...` and, with the first number of processes, the stage's
+own `--launch N` and, for adapters, accelerate with FSDP (scripts/accelerate/fsdp_13b.yaml). The rows of an epoch do not divide by
+the batch, nor those of a batch by the number of processes. Compared with one process are each step's loss and its terms (largest
+difference), the best step, every metric of validation, and of evaluation every rank. Each stage that trains is also killed
+--kills times, a random process of two at a random moment, and started again. What --json holds already, of the same commit, is
+not run again.
 """
 
 from __future__ import annotations
@@ -28,17 +29,16 @@ import psutil
 import torch
 
 from reproduce.efficiency.environment import environment
+from reproduce.efficiency.process_stages import ROOT, ROWS, SHARDED, STAGES, Inputs, one_thread, stage_words
 from reproduce.table import to_text
-from slmrec.artifacts import read_json, write_json
+from slmrec.artifacts import git_state, read_json, write_json
 from slmrec.checks import at_least, each
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
 
-ROOT = Path(__file__).parents[2]
 ACCELERATE = "scripts/accelerate/one_machine_8_gpus.yaml"  # its MULTI_CPU would start one process, or mpirun
-ROWS = 60  # of a step, in all processes together
-STEPS = 8
+FSDP = "scripts/accelerate/fsdp_13b.yaml"
 
 
 @dataclass
@@ -47,8 +47,8 @@ class ProcessArguments:
 
     processes: list[int] = field(default_factory=lambda: [2, 4], metadata={"help": "numbers of processes; they divide 60"})
     stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "names as in the table"})
-    launchers: list[str] = field(default_factory=lambda: list(LAUNCHERS), metadata={"help": "torchrun, accelerate, launch"})
-    kills: int = field(default=0, metadata={"help": "random kills of each stage that trains"})
+    launchers: list[str] = field(default_factory=lambda: list(LAUNCHERS), metadata={"help": "torchrun, accelerate, launch, fsdp"})
+    kills: int = field(default=1, metadata={"help": "random kills of each stage that trains"})
     seed: int = field(default=0, metadata={"help": "of the random kills"})
     json: str | None = field(default=None, metadata={"help": "file to write the result to"})
 
@@ -64,110 +64,24 @@ class ProcessArguments:
                 raise InputError(f"--processes {number}: does not divide {ROWS}")
 
 
-class Inputs:
-    """Synthetic data, item vectors and a random decoder, made once in a directory."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        module, script = (lambda name: ["-m", name]), (lambda name: [name])
-        self._run(module("slmrec.data.demo"), output_dir="raw", num_users=400, num_items=150)
-        self._run(module("slmrec.data"), input=self.path("raw/reviews.json.gz"), output_dir="data")
-        encoder = {"model": "sasrec", "data": self.path("data"), "hidden_size": 16, "num_epochs": 1, "device": "cpu"}
-        self._run(script("train_sr_trad.py"), **encoder, output_dir="encoder")
-        self._run(script("extract_emb.py"), encoder=self.path("encoder"), output_dir="embeddings")
-        self._run(module("slmrec.llm.make_backbone"), hidden_size=32, num_layers=4, output_dir="backbone")
-        teacher = stage_words("finetune", self, 1)
-        self._run(teacher[:1], *teacher[1:], output_dir="teacher")
-
-    def path(self, name: str) -> str:
-        return str(self.directory / name)
-
-    def _run(self, words: list[str], *more: str, output_dir: str, **flags) -> None:
-        given = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-        command = [sys.executable, *words, *more, *given, "--output_dir", self.path(output_dir)]
-        ended = subprocess.run(command, cwd=ROOT, env=one_thread(), capture_output=True, text=True, check=False)
-        if ended.returncode:
-            raise InputError(f"{' '.join(words)}: {ended.stderr.strip().splitlines()[-1]}")
-
-
-def llm_flags(inputs: Inputs, processes: int) -> dict:
-    flags = {"data": inputs.path("data"), "base_model": inputs.path("backbone"), "device": "cpu", "num_candidates": 99}
-    flags |= {"max_steps": STEPS, "save_steps": STEPS // 2, "warmup_steps": 1, "learning_rate": 0.003, "logging_steps": 1}
-    return flags | {"per_device_train_batch_size": ROWS // processes, "seed": 1}
-
-
-def finetune_flags(inputs: Inputs, processes: int) -> dict:
-    return llm_flags(inputs, processes) | {"embeddings": inputs.path("embeddings"), "num_layers": 4, "targets": "all"}
-
-
-def lora_flags(inputs: Inputs, processes: int) -> dict:
-    return finetune_flags(inputs, processes) | {"train_strategy": "lora", "lora_dropout": 0}
-
-
-def student_flags(inputs: Inputs, processes: int) -> dict:
-    return finetune_flags(inputs, processes) | {"targets": "last", "num_layers": 2, "num_blocks": 2}
-
-
-def offline_flags(inputs: Inputs, processes: int) -> dict:
-    return student_flags(inputs, processes) | {"targets": "all", "teacher": inputs.path("teacher")}
-
-
-def cached_flags(inputs: Inputs, processes: int) -> dict:
-    return offline_flags(inputs, processes) | {"teacher_cache": inputs.path(f"states_{processes}_{time.time_ns()}")}
-
-
-def online_flags(inputs: Inputs, processes: int) -> dict:
-    return student_flags(inputs, processes) | {"online": "true", "teacher_layers": 4}
-
-
-def encoder_flags(inputs: Inputs, processes: int) -> dict:
-    flags = {"data": inputs.path("data"), "model": "sasrec", "batch_size": 47, "num_epochs": 4, "dropout": 0}
-    return flags | {"hidden_size": 16, "device": "cpu"}
-
-
-def evaluate_flags(inputs: Inputs, processes: int) -> dict:
-    flags = {"model": inputs.path("teacher"), "full_ranking": "true", "eval_batch_size": 7, "device": "cpu"}
-    return flags | {"num_candidates": 99}
-
-
-STAGES = {
-    "finetune": ("finetune.py", finetune_flags),
-    "finetune, LoRA": ("finetune.py", lora_flags),
-    "distill, offline": ("distill.py", offline_flags),
-    "distill, cached": ("distill.py", cached_flags),
-    "distill, online": ("distill.py", online_flags),
-    "train_openp5": ("train_openp5.py", llm_flags),
-    "train_sr_trad": ("train_sr_trad.py", encoder_flags),
-    "evaluate": ("evaluate.py", evaluate_flags),
-}
-
-
-def stage_words(stage: str, inputs: Inputs, processes: int) -> list[str]:
-    """Script and flags of a stage, but for --output_dir."""
-    script, flags = STAGES[stage]
-    return [script, *(text for name, value in flags(inputs, processes).items() for text in (f"--{name}", str(value)))]
-
-
 def torchrun(words: list[str], processes: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *words]
 
 
-def accelerate_launch(words: list[str], processes: int) -> list[str]:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", ACCELERATE]
+def accelerate_launch(words: list[str], processes: int, configuration: str = ACCELERATE) -> list[str]:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", configuration]
     return [*launcher, "--num_processes", str(processes), *words]
+
+
+def fsdp(words: list[str], processes: int) -> list[str]:
+    return accelerate_launch(words, processes, FSDP)
 
 
 def own_flag(words: list[str], processes: int) -> list[str]:
     return [sys.executable, *words, "--launch", str(processes)]
 
 
-LAUNCHERS = {"torchrun": torchrun, "accelerate": accelerate_launch, "launch": own_flag}
-
-
-def one_thread() -> dict[str, str]:
-    """The environment of a run: one thread a process, and no launcher around it."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("LAUNCH", "LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    return inherited | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+LAUNCHERS = {"torchrun": torchrun, "accelerate": accelerate_launch, "launch": own_flag, "fsdp": fsdp}
 
 
 def started(command: list[str], output: Path, **options) -> subprocess.Popen:
@@ -218,38 +132,44 @@ def valid_values(metrics: dict) -> list[float]:
     return [value for entry in metrics["history"] for _, value in sorted(entry["valid"].items())]
 
 
-def compare_all(arguments: ProcessArguments, inputs: Inputs) -> Iterator[dict]:
-    """A record for each stage, launcher and number of processes."""
+Turn = tuple[str, int, int | None]  # launcher, number of processes, and number of the kill where one of them is killed
+
+
+def turns(arguments: ProcessArguments, stage: str) -> list[Turn]:
+    """What a stage is tried with. `--launch` starts what torchrun does, and FSDP is for adapters: the first number suffices."""
+    fewest = arguments.processes[:1]
+    numbers = {"torchrun": arguments.processes, "accelerate": arguments.processes, "launch": fewest}
+    numbers["fsdp"] = fewest if stage in SHARDED else []
+    tried: list[Turn] = [(launcher, number, None) for launcher in arguments.launchers for number in numbers[launcher]]
+    return tried + [("torchrun", 2, kill) for kill in range(arguments.kills) if stage != "evaluate"]
+
+
+def compare_all(arguments: ProcessArguments, directory: Path, measured: list[dict]) -> Iterator[dict]:
+    """A record for each stage and turn that is not among the `measured` ones; the runs lie in `directory`."""
+    inputs = None
+    done = {(entry["stage"], entry["launcher"], entry["processes"], entry.get("kill")) for entry in measured}
     for stage in arguments.stages:
-        alone = inputs.directory / "one" / stage
+        missing = [turn for turn in turns(arguments, stage) if (stage, *turn) not in done]
+        if not missing:
+            continue
+        inputs = inputs or Inputs(directory)
+        alone, began = directory / "one" / stage, time.perf_counter()
         require_success(started([sys.executable, *stage_words(stage, inputs, 1)], alone), stage)
-        seconds = {}
-        for launcher, number in turns(arguments):
-            what, shared = f"{stage}, {launcher} {number}", inputs.directory / f"{launcher}_{number}" / stage
-            began = time.perf_counter()
-            require_success(started(LAUNCHERS[launcher](stage_words(stage, inputs, number), number), shared), what)
-            seconds[launcher, number] = time.perf_counter() - began
-            yield {"stage": stage, "launcher": launcher, "processes": number} | compare(alone, shared)
-        if stage != "evaluate":
-            yield from kill_and_resume(arguments, inputs, stage, alone, next(iter(seconds.values())))
+        seconds = time.perf_counter() - began
+        for launcher, number, kill in missing:
+            shared = directory / f"{launcher}_{number}_{kill}" / stage
+            command = LAUNCHERS[launcher](stage_words(stage, inputs, number), number)
+            record = {"stage": stage, "launcher": launcher, "processes": number}
+            if kill is not None:
+                record |= {"kill": kill} | kill_once(command, shared, random.Random(f"{arguments.seed} {stage} {kill}"), seconds)
+            require_success(started(command, shared), f"{stage}, {launcher} {number}")
+            yield record | compare(alone, shared)
 
 
-def turns(arguments: ProcessArguments) -> list[tuple[str, int]]:
-    """The first launcher with every number of processes, the others, which start the same, with the first number."""
-    first, *others = arguments.launchers
-    return [(first, number) for number in arguments.processes] + [(other, arguments.processes[0]) for other in others]
-
-
-def kill_and_resume(arguments: ProcessArguments, inputs: Inputs, stage: str, alone: Path, whole: float) -> Iterator[dict]:
-    """One of two processes ends by SIGKILL at a random moment of about `whole` seconds; what is started again finishes."""
-    chance = random.Random(f"{arguments.seed} {stage}")
-    words = torchrun(stage_words(stage, inputs, 2), 2)
-    for turn in range(arguments.kills):
-        shared, moment, rank = inputs.directory / f"killed_{turn}" / stage, chance.uniform(0.2, 1) * whole, chance.randrange(2)
-        killed = killed_at(started(words, shared), moment, rank)
-        require_success(started(words, shared), f"{stage}, started again")
-        made = {"stage": stage, "launcher": "torchrun", "processes": 2, "killed": killed, "after_seconds": round(moment, 1)}
-        yield made | compare(alone, shared)
+def kill_once(command: list[str], output: Path, chance: random.Random, whole: float) -> dict:
+    """One of two processes ends by SIGKILL at a random moment of about `whole` seconds."""
+    moment, rank = chance.uniform(0.4, 1) * whole, chance.randrange(2)
+    return {"killed": killed_at(started(command, output), moment, rank), "after_seconds": round(moment, 1)}
 
 
 def killed_at(process: subprocess.Popen, moment: float, rank: int) -> bool:
@@ -274,18 +194,28 @@ def as_text(measured: list[dict]) -> str:
     return to_text(["stage", "launcher", "processes", "loss", "validation", "equal", "killed"], rows)
 
 
+def measured_before(path: str | None) -> list[dict]:
+    """The records of an earlier run of the same commit, which so need not be run again."""
+    if path is None or not Path(path).is_file():
+        return []
+    found, here = read_json(path), git_state()
+    same = here["commit"] and not here["dirty"] and found["environment"]["git"] == here
+    print(f"{path}: {'goes on' if same else 'of another commit, measured anew'}", flush=True)
+    return found["measured"] if same else []
+
+
 def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(ProcessArguments, argv, description=__doc__)
-    measured = []
+    measured = measured_before(arguments.json)
+    where = environment("reproduce.efficiency.process_counts", argv, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as directory:
-        for record in compare_all(arguments, Inputs(Path(directory))):
+        for record in compare_all(arguments, Path(directory), measured):
             measured.append(record)
             print(record, flush=True)
+            if arguments.json:
+                Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
+                write_json(arguments.json, {"measured": measured, "environment": where})
     print(as_text(measured))
-    if arguments.json:
-        where = environment("reproduce.efficiency.process_counts", argv, torch.device("cpu"))
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.json, {"measured": measured, "environment": where})
 
 
 if __name__ == "__main__":
