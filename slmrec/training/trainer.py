@@ -19,7 +19,7 @@ from slmrec import processes
 from slmrec.artifacts import read_json
 from slmrec.checkpoints import LIST, new_checkpoint, remove_old_checkpoints
 from slmrec.command_line import flags_of
-from slmrec.data.batches import SplitRows, collate_share
+from slmrec.data.batches import ShuffledRows, SplitRows, collate_share
 from slmrec.errors import InputError
 from slmrec.evaluation.metrics import METRICS
 from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
@@ -160,12 +160,12 @@ class RecommenderTrainer(Trainer):
         loader = DataLoader(
             self.train_dataset,
             batch_size=self._train_batch_size * processes.number(),
-            sampler=self._get_train_sampler(),
+            sampler=ShuffledRows(len(self.train_dataset), self.args.seed),
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
         alone = {"num_processes": 1, "process_index": 0}  # accelerate's own sharing repeats rows, or leaves some without a batch
-        return prepare_data_loader(loader, self.args.device, **alone, use_seedable_sampler=True, data_seed=self.args.seed)
+        return prepare_data_loader(loader, self.args.device, **alone)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss, weighted by this batch's share of the targets of the optimiser step, those of all processes.

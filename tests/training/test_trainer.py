@@ -1,8 +1,10 @@
 import pytest
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from transformers import TrainerCallback
 
-from slmrec.data.batches import SplitRows
+from slmrec.data import batches
+from slmrec.data.batches import ShuffledRows, SplitRows
 from slmrec.data.dataset import load_dataset
 from slmrec.distillation.arguments import DistillationArguments
 from slmrec.distillation.objective import DistillationObjective
@@ -114,6 +116,15 @@ def test_logged_terms_add_up_over_accumulated_batches_of_different_size(train, d
     for entry in entries:
         total = entry["loss_ce"] + entry["loss_cos"] + 0.1 * entry["loss_norm"] + entry["loss_ms"]
         assert entry["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_order_of_an_epoch_is_that_of_accelerates_sampler(monkeypatch):
+    monkeypatch.setattr(batches, "LISTED", 4)  # several lists, the last of them short
+    ours, theirs = ShuffledRows(10, seed=3), SeedableRandomSampler(range(10), data_seed=3)
+    assert [list(ours), list(ours)] == [list(theirs), list(theirs)]
+    for sampler in (ours, theirs):
+        sampler.set_epoch(5)
+    assert list(ours) == list(theirs) and sorted(ours) == list(range(10)) and len(ours) == 10
 
 
 def test_the_best_validation_mrr_is_what_is_kept(train, monkeypatch):
