@@ -168,17 +168,22 @@ KD_KINDS = [
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
-CONTROL_LORA = (  # what a pretrained base model is given
-    "--train_strategy lora --learning_rate $CONTROL_LEARNING_RATE --item_dropout $CONTROL_ITEM_DROPOUT "
-    "--warmup_steps $CONTROL_WARMUP_STEPS --num_train_epochs $CONTROL_NUM_TRAIN_EPOCHS"
+CONTROL = (  # what a pretrained base model is given, but for the learning rate of all weights
+    "--item_dropout $CONTROL_ITEM_DROPOUT --warmup_steps $CONTROL_WARMUP_STEPS --num_train_epochs $CONTROL_NUM_TRAIN_EPOCHS "
+    "--save_steps $CONTROL_SAVE_STEPS"
 )
+WHOLE = f"--train_strategy full --learning_rate $CONTROL_WHOLE_LEARNING_RATE {CONTROL}"
 
 
-def random_weights(depth: int) -> list[Model]:
-    """The controls for E4SRec on a pretrained base model: its shape with random weights, with adapters and trained whole."""
-    name, label = f"e4srec_{depth}_random", f"E4SRec_{depth}, random weights"
-    lora = Model(f"{name}_lora", f"{label}, LoRA", "finetune", depth, flags=CONTROL_LORA, random=True)
-    return [lora, Model(name, f"{label}, trained whole", "finetune", depth, random=True)]
+def controls(depth: int) -> list[Model]:
+    """E4SRec of this depth: pretrained and trained whole, and with random weights, with LoRA and whole."""
+    name, lora = f"e4srec_{depth}", f"--train_strategy lora --learning_rate $CONTROL_LEARNING_RATE {CONTROL}"
+    label = f"E4SRec_{depth}"
+    return [
+        Model(f"{name}_whole", f"{label}, trained whole", "finetune", depth, flags=WHOLE),
+        Model(f"{name}_random_lora", f"{label}, random weights, LoRA", "finetune", depth, flags=lora, random=True),
+        Model(f"{name}_random", f"{label}, random weights, trained whole", "finetune", depth, flags=WHOLE, random=True),
+    ]
 
 
 # Kind of experiment -> module that looks into its last model, or, of quantise, into each
@@ -291,9 +296,12 @@ EXPERIMENTS = {
     "pretrained": Experiment(
         "Pretrained or random weights",
         "",
-        "E4SRec_8 and _4 on a pretrained base model, and on its shape with random weights, with LoRA and trained whole",
-        models=[e4srec(8), *random_weights(8), e4srec(4), *random_weights(4)],
-        pairs=[pair for depth in (8, 4) for pair in pairs(f"e4srec_{depth}", *(m.name for m in random_weights(depth)))],
+        "E4SRec_8 and _4 on a pretrained base model and on its shape with random weights, each with LoRA and trained whole",
+        models=[e4srec(8), *controls(8), e4srec(4), *controls(4)],
+        pairs=[
+            *(pair for depth in (8, 4) for pair in pairs(f"e4srec_{depth}", *(model.name for model in controls(depth)))),
+            *((f"e4srec_{depth}_whole", f"e4srec_{depth}_random") for depth in (8, 4)),
+        ],
         reference="e4srec_8",
         pretrained=True,
     ),

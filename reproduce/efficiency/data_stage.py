@@ -3,11 +3,13 @@
     python -m reproduce.efficiency.data_stage --rows 10000000
 
 The file has the 2018 layout and is as hard to decompress as a real one: texts of Zipf-distributed words, rows sorted by item id,
-about eight reviews a user and 30 an item, whole-day times.
+about eight reviews a user and 30 an item, whole-day times. Up to a million reviews are counted in plain Python too, and what is
+kept has to be the same; with --reviews the file may be the beginning of a larger one.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shlex
@@ -15,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -27,7 +30,7 @@ import polars as pl
 from isal import igzip
 from tqdm import tqdm
 
-from slmrec.artifacts import library_versions, read_json, write_json
+from slmrec.artifacts import git_state, library_versions, read_json, write_json
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.runtime import run_main
@@ -52,6 +55,7 @@ class DataBenchmarkArguments:
             raise InputError("--rows and --repeats must be at least 1")
 
 
+PLAIN_ROWS = 1_000_000
 MEMBER_ROWS = 100_000  # reviews per gzip member; members are made in parallel
 ROWS_PER_USER, ROWS_PER_ITEM = 8.3, 30
 RATING_SHARES = (0.06, 0.05, 0.09, 0.19, 0.61)  # of one to five stars
@@ -157,6 +161,21 @@ def measure(reviews: Path, rows: int, processed: Path) -> dict:
     }
 
 
+def plain_count(reviews: Path) -> dict[str, int]:
+    """Users, items and interactions that the paper's rules keep, one review at a time: rated above 3, a pair once, 5-core."""
+    kept = set()
+    with gzip.open(reviews, "rt", encoding="utf-8") as lines:
+        for review in map(json.loads, lines):
+            if review["overall"] > 3:
+                kept.add((review["reviewerID"], review["asin"]))
+    while True:
+        counts = [Counter(pair[side] for pair in kept) for side in (0, 1)]
+        core = {(user, item) for user, item in kept if counts[0][user] >= 5 and counts[1][item] >= 5}
+        if core == kept:
+            return {"users": len(counts[0]), "items": len(counts[1]), "interactions": len(kept)}
+        kept = core
+
+
 def benchmark(args: DataBenchmarkArguments, work_dir: Path) -> dict:
     reviews = Path(args.reviews) if args.reviews else work_dir / "reviews.json.gz"
     if not reviews.is_file():
@@ -167,6 +186,9 @@ def benchmark(args: DataBenchmarkArguments, work_dir: Path) -> dict:
         if runs[-1]["raw_rows"] != args.rows:
             raise InputError(f"{reviews}: holds {runs[-1]['raw_rows']} reviews, not --rows {args.rows}")
         print(json.dumps(runs[-1]), flush=True)
+    plain = plain_count(reviews) if args.rows <= PLAIN_ROWS else None
+    if plain and plain != runs[-1]["kept"]:
+        raise InputError(f"{reviews}: the data stage kept {runs[-1]['kept']}, counted in plain Python {plain}")
     return {
         "rows": args.rows,
         "compressed_bytes": reviews.stat().st_size,
@@ -174,6 +196,8 @@ def benchmark(args: DataBenchmarkArguments, work_dir: Path) -> dict:
         "median_rows_per_second": median(run["rows_per_second"] for run in runs),
         "peak_gib": max(run["peak_gib"] for run in runs),
         "runs": runs,
+        "plain_count": plain,
+        "git": git_state(),
         "cpus": os.cpu_count(),
         "load_average_at_the_end": round(os.getloadavg()[0], 1),
         "libraries": library_versions(),

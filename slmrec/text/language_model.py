@@ -79,10 +79,12 @@ def embed_texts(
     Args:
         layer: 1..L, whose states are pooled; None for the last one's after the final norm.
     """
-    model, tokenizer, pooling = _open(checkpoint), _tokenizer(checkpoint), read_pooling(checkpoint)
-    depth = model.config.num_hidden_layers
+    depth = _config(checkpoint).num_hidden_layers
     if layer is not None and layer > depth:
         raise InputError(f"--layer {layer}: {checkpoint} has {depth} layers")
+    # one layer more than is read, as the last one's states are those after the final norm
+    model = _open(checkpoint, depth if layer is None else min(depth, layer + 1))
+    tokenizer, pooling = _tokenizer(checkpoint), read_pooling(checkpoint)
     place = pick_device(device)
     model.to(place)
     start_id = None if has_modules(checkpoint) or not is_decoder(model) else start_token(tokenizer)
@@ -138,10 +140,10 @@ def _config(checkpoint: str):
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
 
 
-def _open(checkpoint: str) -> PreTrainedModel:
-    _config(checkpoint)
+def _open(checkpoint: str, layers: int) -> PreTrainedModel:
+    """The checkpoint with its first layers alone."""
     with opening(checkpoint, "--encoder", "its weights cannot be loaded"):
-        options = {"dtype": torch.float32, "output_loading_info": True}
+        options = {"dtype": torch.float32, "output_loading_info": True, "num_hidden_layers": layers}
         model, loaded = AutoModel.from_pretrained(checkpoint, **options, trust_remote_code=False)
     lacks = sorted(name for name in loaded["missing_keys"] if "pooler" not in name)  # of BERT, which is not used here
     if lacks:  # transformers would draw them

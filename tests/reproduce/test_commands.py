@@ -93,16 +93,17 @@ def test_seeds_have_their_own_sasrec_and_backbone(commands):
     assert len(starting(lines, "slmrec.data ")) == 1 and not starting(lines, "seed_2")
 
 
-def test_random_weights_of_a_base_models_shape_are_made_once_a_seed(commands):
+@pytest.mark.parametrize("dataset", ["mine", "scientific"])
+def test_random_weights_of_a_base_models_shape_are_made_once_a_seed(commands, dataset):
     """The control for pretraining: all else, the adapters' settings too, is the pretrained model's."""
     given = ("--base_model", "smollm2-135m", "--seeds", "2", "--models_dir", "elsewhere")
-    lines, own = commands("pretrained", "mine", *given), "runs/mine-smollm2-135m/seed_1"
+    lines, own = commands("pretrained", dataset, *given), f"runs/{dataset}-smollm2-135m/seed_1"
     (made,) = starting(lines, f"make_backbone --output_dir {own}/backbone_random ")
     assert "--like smollm2-135m" in made and "--num_layers 8" in made and "--models_dir elsewhere" in made
     (lora,) = starting(lines, f"run_finetune.sh {own}/e4srec_4_random_lora ", f"--base_model {own}/backbone_random")
     assert lines.index(made) < lines.index(lora)
-    named = ["LEARNING_RATE", "ITEM_DROPOUT", "WARMUP_STEPS", "NUM_TRAIN_EPOCHS"]
-    values = shell_values("mine", named, ROOT, os.environ | {"BASE_MODEL": "x"})
+    named = ["LEARNING_RATE", "ITEM_DROPOUT", "WARMUP_STEPS", "NUM_TRAIN_EPOCHS", "SAVE_STEPS"]
+    values = shell_values(dataset, named, ROOT, os.environ | {"BASE_MODEL": "x"})
     flags = {name.upper(): words[-1] for name, words in grouped(["--data", *lora.partition(" --data ")[2].split()]) if words}
     assert values.items() <= flags.items()
     assert starting(lines, f"run_finetune.sh {own}/e4srec_8 ", "--base_model smollm2-135m ")

@@ -67,13 +67,16 @@ def test_teachers_of_other_sizes():
     assert models["slmrec_4_30"].label == "SLMRec_4<-30, B = 2"
 
 
-def test_controls_differ_from_the_pretrained_model_in_their_weights_alone():
-    """The one with adapters; that which is trained whole has the random backbones' settings."""
+def test_controls_differ_in_their_weights_and_in_what_is_trained_alone():
+    """Pretrained or random, LoRA or whole: four models a depth, of which the first has no flags of its own."""
     models = {model.name: model for model in models_of("pretrained", SMOLLM)}
-    assert [name for name, model in models.items() if not model.random] == ["e4srec_8", "e4srec_4"]
+    assert len(models) == 8 and [name for name, model in models.items() if model.random] == [
+        f"e4srec_{depth}_random{kind}" for depth in (8, 4) for kind in ("_lora", "")
+    ]
     for depth in (8, 4):
-        lora, whole = models[f"e4srec_{depth}_random_lora"], models[f"e4srec_{depth}_random"]
-        assert (lora.layers, whole.layers, whole.flags) == (depth, depth, "") and "--train_strategy lora" in lora.flags
+        plain, whole, lora, random = (models[f"e4srec_{depth}{kind}"] for kind in ("", "_whole", "_random_lora", "_random"))
+        assert {model.layers for model in (plain, whole, lora, random)} == {depth} and plain.flags == ""
+        assert whole.flags == random.flags and whole.flags.split()[4:] == lora.flags.split()[4:]
 
 
 def test_one_block_has_nothing_to_supervise():
