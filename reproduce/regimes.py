@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reproduce.comparison import training_seconds
 from slmrec.artifacts import MANIFEST, input_directory, read_json, read_manifest
 
 SEARCHED = {"finetune": "E4SRec", "distill": "students", "encoder": "conventional models"}  # stage -> what it trains
@@ -52,10 +53,7 @@ def stage_regimes(search: Path, stage: str) -> list[dict]:
     entries = []
     for run, one in zip(runs, settings, strict=True):
         manifest = read_manifest(run)
-        shared = {name: manifest[name] for name in ("command", "digest")} | {
-            "commit": manifest["git"]["commit"],
-            "dirty": manifest["git"]["dirty"],
-        }
+        shared = {"command": manifest["command"], "digest": manifest["digest"], **manifest["git"]}
         named = {"name": run.name, "stage": stage, "setting": {name: one.get(name) for name in names}}
         entries.append(named | progress(read_json(run / "metrics.json")) | shared)
     return sorted(entries, key=lambda entry: -entry["best_valid_MRR"])
@@ -66,14 +64,14 @@ def progress(metrics: dict) -> dict:
     history = metrics["history"]
     if "best_epoch" in metrics:
         curve = [point["valid_MRR"] for point in history if "valid_MRR" in point]
-        best, steps, seconds = metrics["best_epoch"], len(history), sum(point["train_seconds"] for point in history)
+        best, steps = metrics["best_epoch"], len(history)
     else:
         curve = [point["valid"]["MRR"] for point in history]
-        best, steps, seconds = metrics["best_step"], metrics["steps"], metrics["train_seconds"]
+        best, steps = metrics["best_step"], metrics["steps"]
     return {
         "best_valid_MRR": max(curve),
         "last_valid_MRR": curve[-1],
         "best_step": best,
         "steps": steps,
-        "train_seconds": seconds,
+        "train_seconds": training_seconds(metrics),
     }

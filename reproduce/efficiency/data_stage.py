@@ -4,7 +4,7 @@
 
 The file has the 2018 layout and is as hard to decompress as a real one: texts of Zipf-distributed words, rows sorted by item id,
 about eight reviews a user and 30 an item, whole-day times. Up to a million reviews are counted in plain Python too, and what is
-kept has to be the same; with --reviews the file may be the beginning of a larger one.
+kept has to be the same.
 """
 
 from __future__ import annotations

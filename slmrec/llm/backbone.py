@@ -107,15 +107,21 @@ def load_layers(
 
 
 @torch.no_grad()
+def is_causal(model: PreTrainedModel, **unlike_at_the_end: torch.Tensor) -> bool:
+    """Whether no token sees later ones, by two rows of three tokens [2, 3, ...] of which only the last ones differ."""
+    states = model(**unlike_at_the_end).last_hidden_state
+    return torch.allclose(states[0, :2], states[1, :2], atol=1e-6)
+
+
 def require_causal(backbone: PreTrainedModel, base_model: str) -> None:
     """Raise InputError for a model in which a token sees later ones: it would be shown the items that it has to predict."""
     unlike_at_the_end = torch.tensor([[0, 1, 2], [0, 1, 3]])
     rows = torch.eye(4, backbone.config.hidden_size, dtype=backbone.dtype)[unlike_at_the_end]  # [2, 3, d]
     try:
-        states = backbone(inputs_embeds=rows).last_hidden_state
+        causal = is_causal(backbone, inputs_embeds=rows)
     except (ValueError, TypeError) as error:
         raise InputError(f"--base_model {base_model}: not a decoder that reads vectors ({str(error).splitlines()[0]})") from None
-    if not torch.allclose(states[0, :2], states[1, :2], atol=1e-6):
+    if not causal:
         raise InputError(f"--base_model {base_model}: its tokens see later ones; a decoder of the LLaMA kind is needed")
 
 

@@ -13,10 +13,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from slmrec.artifacts import json_sha256, read_json
 from slmrec.checkpoint_directory import named_digests, opening, require_readable, tokenizer_files
 from slmrec.errors import InputError
+from slmrec.llm.backbone import is_causal
 from slmrec.progress import Counter
 from slmrec.runtime import pick_device
 
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # of a sentence-transformers checkpoint
+UNLIKE_AT_THE_END = torch.tensor([[0, 1, 2], [0, 1, 3]])  # tokens, for `is_causal`
 UNDERSTOOD = ("Transformer", "Pooling", "Normalize")
 
 
@@ -87,7 +89,9 @@ def embed_texts(
     tokenizer, pooling = _tokenizer(checkpoint), read_pooling(checkpoint)
     place = pick_device(device)
     model.to(place)
-    start_id = None if has_modules(checkpoint) or not is_decoder(model) else start_token(tokenizer)
+    start_id = (
+        None if has_modules(checkpoint) or not is_causal(model, input_ids=UNLIKE_AT_THE_END.to(place)) else start_token(tokenizer)
+    )
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     with Counter("embedding titles", len(texts), unit="titles") as progress:
@@ -115,13 +119,6 @@ def _pooled(
     states = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]  # [B, T, d_text]
     vectors = states[:, 0].float() if pooling.first_token else mean_of_tokens(states, counted)
     return F.normalize(vectors, dim=1) if pooling.normalize else vectors
-
-
-@torch.inference_mode()
-def is_decoder(model: PreTrainedModel) -> bool:
-    """Whether a token does not see later ones."""
-    states = model(input_ids=torch.tensor([[0, 1, 2], [0, 1, 3]], device=model.device)).last_hidden_state
-    return torch.allclose(states[0, :2], states[1, :2], atol=1e-6)
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
