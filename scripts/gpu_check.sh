@@ -15,10 +15,12 @@ mkdir -p "$OUT" && OUT="$(cd "$OUT" && pwd)"
 DEVICE=cuda PRECISION=bf16 REPEATS=3 PARTS=(encoding models shares memory) LIMIT=1
 SHAPE=(--hidden_size 4096 --intermediate_size 11008 --num_heads 32 --vocab_size 32000 --e4srec_layers 32 --micro_batch_size 32)
 BACKBONE=(--hidden_size 512 --num_layers 8 --num_heads 8)
+ITEMS=(10000 100000 1000000)
 if [ "${2:-}" = --dry ]; then
     DEVICE=cpu PRECISION=fp32 REPEATS=1 PARTS=(encoding) LIMIT=0  # no limits of time
     SHAPE=(--hidden_size 32 --num_heads 4 --e4srec_layers 8 --batch_size 16 --num_items 500)
     BACKBONE=(--hidden_size 32 --num_layers 4 --num_heads 4)
+    ITEMS=(2000)
 fi
 FAILED=()
 part() {  # part NAME SECONDS COMMAND...
@@ -30,6 +32,9 @@ part() {  # part NAME SECONDS COMMAND...
 # Speed and memory at the shape of the paper's model; random weights cost the same as real ones
 part llama7b 300 python -m reproduce.efficiency --device $DEVICE --precision $PRECISION --train_strategy lora \
     --repeats $REPEATS --parts "${PARTS[@]}" "${SHAPE[@]}" --json "$OUT/llama7b.json"
+
+# The loss over large catalogues, beside torch's own and, where liger-kernel is installed, its fused one
+part catalogue 120 python -m reproduce.efficiency.catalogue_size --device $DEVICE --items "${ITEMS[@]}" --json "$OUT/catalogue.json"
 
 # A teacher with LoRA and its student, trained in full on the demo's data
 DATA="$OUT/run"

@@ -12,5 +12,6 @@ def test_every_case_makes_a_turn_and_the_whole_loss_is_the_plain_one():
 
 
 def test_a_case_that_was_not_measured_is_a_dash():
-    text = as_text([{"items": 10_000_000, "case": "loss", "cpu_seconds": 1.5, "mib": 300.0, "value": 1.0}])
-    assert text.splitlines()[-1].split() == ["10,000,000", "-", "1.50", "s,", "300", "MiB", "-", "-", "-"]
+    entry = {"items": 10_000_000, "case": "loss", "seconds": 1.5, "mib": 300.0, "value": 1.0}
+    text = as_text([entry | {"items": 1000, "case": "sampled"}, entry])
+    assert text.splitlines()[-1].split() == ["10,000,000", "1.50", "s,", "300", "MiB", "-"]
