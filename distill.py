@@ -31,7 +31,7 @@ from slmrec.embeddings import load_item_embeddings, load_text_vectors
 from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
-from slmrec.llm.map_start import start_from_teacher
+from slmrec.llm.map_start import resolve_start, start_from_teacher
 from slmrec.llm.model_directory import go_on_from, load_ellmrec, load_heads, new_recommender
 from slmrec.llm.sharding import place
 from slmrec.processes import launched
@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     prepare_base_model(student, training.device)
     check_guide(guide, student, inputs)
     alignment = align(distillation, student, inputs)
+    student.start = resolve_start(student, None if distillation.online else alignment.teacher_width)
     precision = resolve_precision(training, load_backbone_config(student.base_model).hidden_size)
     guide_config, guide_input = describe_guide(guide)
     config = asdict(distillation) | guide_config

@@ -18,6 +18,7 @@ from slmrec.errors import InputError
 from slmrec.llm.arguments import EllmArguments, EllmInputs
 from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.ellmrec import next_item_objective
+from slmrec.llm.map_start import resolve_start
 from slmrec.llm.model_directory import go_on_from, new_recommender
 from slmrec.llm.sharding import place
 from slmrec.processes import launched
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     check_guide(guide, model_arguments, inputs)
     if model_arguments.start == "teacher":
         raise InputError("--start teacher is for distill.py, which has one: choose passing or random")
+    model_arguments.start = resolve_start(model_arguments)
     precision = resolve_precision(training, load_backbone_config(model_arguments.base_model).hidden_size)
     config, guide_input = describe_guide(guide)
     update_config, update_input = describe_update(update, "finetune", inputs.data)

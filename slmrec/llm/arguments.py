@@ -41,11 +41,11 @@ class EllmArguments:
     train_items: bool = field(
         default=False, metadata={"help": "train the item embeddings along, which the paper keeps as they come (Section 3)"}
     )
-    start: Literal["random", "passing", "teacher"] = field(
-        default="random",
+    start: Literal["auto", "random", "passing", "teacher"] = field(
+        default="auto",
         metadata={
-            "help": "of the linear maps; passing: a decoder that adds nothing returns the last item's own vector; teacher, for "
-            "distill.py: those of the trained teacher"
+            "help": "of the linear maps; auto: a student takes those of its trained teacher, other models random ones; "
+            "passing: a decoder that adds nothing returns the last item's own vector; teacher: for distill.py"
         },
     )
     start_ratio: float = field(

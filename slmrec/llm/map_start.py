@@ -6,7 +6,8 @@ to its final norm, which divides it by its root mean square and multiplies it by
 so that the user vector is e again, at the mean length of the item embeddings or another one. The score of an item is then its
 similarity to the last one in the history, and training starts from there.
 
-A student may start from its trained teacher's maps instead.
+A student starts from its trained teacher's maps where nothing else is asked for: they suit the same items, and what is distilled
+are states between them.
 
 Shapes: N items of width d0, decoder of width d1. Where d1 < d0, Q has orthonormal rows instead, and what passes is e's
 projection on them.
@@ -19,10 +20,22 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from slmrec.errors import InputError
-from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.arguments import EllmArguments
+from slmrec.llm.backbone import plain_backbone, shallow_config
 from slmrec.llm.ellmrec import EllmRecommender
 
 TOKENS_AT_ONCE = 8192  # of a vocabulary, when their lengths are taken
+
+
+def resolve_start(arguments: EllmArguments, teacher_width: int | None = None) -> str:
+    """`auto` takes the maps of a trained teacher whose decoder is as wide as the student's, and else random ones.
+
+    Args:
+        teacher_width: hidden size of the trained teacher; None where there is none.
+    """
+    if arguments.start != "auto":
+        return arguments.start
+    return "teacher" if teacher_width == shallow_config(arguments.base_model, 1).hidden_size else "random"
 
 
 def passing_maps(
@@ -62,7 +75,10 @@ def start_passing(model: EllmRecommender, ratio: float, seed: int, user_length: 
 
 @torch.no_grad()
 def start_from_teacher(model: EllmRecommender, heads: dict[str, torch.Tensor]) -> None:
-    """Give a student the maps among its teacher's saved heads, which belong to a decoder of the same width."""
+    """Give a student the maps among its teacher's saved heads, which belong to a decoder of the same width.
+
+    Intermediate blocks of a decoder whose final norm is no RMS norm keep the maps that they have.
+    """
     maps = heads["item_projection.weight"], heads["user_projection.weight"]
     _set_maps(model, *maps, heads["item_projection.bias"])
     if model.text_projection is not None and "text_projection.weight" in heads:
@@ -79,9 +95,12 @@ def _set_maps(model: EllmRecommender, item_map: torch.Tensor, user_map: torch.Te
     model.item_projection.bias.copy_(torch.as_tensor(bias))
     model.user_projection.weight.copy_(user_map)
     entering = model.item_projection(model.item_matrix()[1:]).square().mean(dim=1).sqrt().mean()
+    weight = _rms_weight(plain_backbone(model.backbone))
+    if weight is None:
+        return
     for projection in model.block_projections.values():
         assert isinstance(projection, nn.Linear)
-        projection.weight.copy_(user_map * final_norm_weight(plain_backbone(model.backbone)) / entering)
+        projection.weight.copy_(user_map * weight / entering)
 
 
 def mean_token_length(decoder: PreTrainedModel) -> float:
@@ -92,9 +111,17 @@ def mean_token_length(decoder: PreTrainedModel) -> float:
 
 
 def final_norm_weight(decoder: PreTrainedModel) -> torch.Tensor:
-    """What the final norm multiplies by, float32 [d1]: its answer to ones, whose root mean square is 1."""
-    norm = getattr(decoder, "norm", None)
-    weight = norm(torch.ones(decoder.config.hidden_size, dtype=decoder.dtype)).float() if norm is not None else torch.zeros(1)
-    if not (weight.isfinite() & (weight != 0)).all():
+    """What the final norm multiplies by, float32 [d1]. Raises InputError unless it is an RMS norm."""
+    weight = _rms_weight(decoder)
+    if weight is None:
         raise InputError("--start passing needs a decoder whose final norm is an RMS norm without zeros: use --start random")
     return weight
+
+
+def _rms_weight(decoder: PreTrainedModel) -> torch.Tensor | None:
+    """The final norm's answer to ones, whose root mean square is 1; None of another kind of norm, whose answer has zeros."""
+    norm = getattr(decoder, "norm", None)
+    if norm is None:
+        return None
+    weight = norm(torch.ones(decoder.config.hidden_size, dtype=decoder.dtype)).float()
+    return weight if (weight.isfinite() & (weight != 0)).all() else None

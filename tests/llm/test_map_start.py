@@ -7,8 +7,9 @@ import distill
 import finetune
 from slmrec.artifacts import read_manifest
 from slmrec.errors import InputError
-from slmrec.llm.backbone import plain_backbone
-from slmrec.llm.map_start import final_norm_weight, mean_token_length, passing_maps, start_passing
+from slmrec.llm.arguments import EllmArguments
+from slmrec.llm.backbone import load_backbone_config, plain_backbone
+from slmrec.llm.map_start import final_norm_weight, mean_token_length, passing_maps, resolve_start, start_passing
 from slmrec.llm.model_directory import load_ellmrec
 
 
@@ -93,14 +94,21 @@ def test_decoders_without_an_rms_norm_are_refused():
         final_norm_weight(decoder)
 
 
-def test_a_student_starts_from_its_teachers_maps(tiny_teacher, tiny_flags, tmp_path):
+def test_a_student_starts_from_its_teachers_maps_unless_told_otherwise(tiny_teacher, tiny_flags, tmp_path):
     """With a learning rate of nearly nothing they are still there after a step."""
-    flags = {"teacher": tiny_teacher, "num_blocks": 2, "learning_rate": 1e-12, "max_steps": 2, "start": "teacher"}
+    flags = {"teacher": tiny_teacher, "num_blocks": 2, "learning_rate": 1e-12, "max_steps": 2}
     distill.main(tiny_flags(**flags, output_dir=tmp_path / "student"))
     teacher, student = load_ellmrec(tiny_teacher), load_ellmrec(tmp_path / "student")
     for name in ("item_projection.weight", "item_projection.bias", "user_projection.weight"):
         torch.testing.assert_close(student.state_dict()[name], teacher.state_dict()[name], atol=1e-8, rtol=0)
     assert read_manifest(tmp_path / "student")["config"]["start"] == "teacher"
+
+
+def test_how_a_model_starts_that_was_told_nothing(tiny_backbone):
+    told = lambda start: EllmArguments(base_model=str(tiny_backbone), start=start)
+    width = load_backbone_config(str(tiny_backbone)).hidden_size
+    assert resolve_start(told("auto")) == resolve_start(told("auto"), 2 * width) == "random"
+    assert resolve_start(told("auto"), width) == "teacher" and resolve_start(told("passing"), width) == "passing"
 
 
 def test_no_teacher_no_teachers_maps(tiny_flags, tmp_path):
