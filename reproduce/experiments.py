@@ -145,6 +145,7 @@ BASE = [e4srec(TEACHER), e4srec(STUDENT)]
 NO_FEATURES = "--lambda_cos 0 --lambda_norm 0 --lambda_ms 0"
 COS_NORM = slmrec("slmrec_cos_norm", "cos + norm", "--lambda_ms 0", paper=("cos", "norm"))
 ABLATION = [
+    slmrec("slmrec_none", "none: the teacher's maps alone", NO_FEATURES, optional=True),
     slmrec("slmrec_cos", "cos", "--lambda_norm 0 --lambda_ms 0", paper=("cos",)),
     COS_NORM,
     slmrec("slmrec_cos_ms", "cos + ms", "--lambda_norm 0", paper=("cos", "ms")),
@@ -279,9 +280,12 @@ EXPERIMENTS = {
     "ablation": Experiment(
         "Terms of the loss",
         "Tables 4 and 9",
-        "cos; cos + norm; cos + ms; all three",
+        "no term, from the teacher's maps; cos; cos + norm; cos + ms; all three",
         models=[e4srec(4), *ABLATION],
-        pairs=[*against("e4srec_4", ABLATION), *pairs("slmrec_4_8", "slmrec_cos", "slmrec_cos_norm", "slmrec_cos_ms")],
+        pairs=[
+            *against("e4srec_4", ABLATION),
+            *pairs("slmrec_4_8", "slmrec_none", "slmrec_cos", "slmrec_cos_norm", "slmrec_cos_ms"),
+        ],
         reference="e4srec_4",
         shows=("paper",),
     ),

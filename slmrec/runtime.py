@@ -21,7 +21,7 @@ from slmrec.errors import InputError, tell
 from slmrec.progress import LogLines, clear_line
 
 STATUS = Path("/proc/self/status")
-FIRST_SPEAKS = 3.0  # seconds that the other processes leave it to say what they have in common, before they are ended
+FIRST_SPEAKS = 10.0  # seconds that the other processes leave it to say what they have in common, before they are ended
 LAUNCHER_ENDS = 60.0  # that a process whose error is the end of another one leaves the launcher to end it, on a busy machine too
 
 
