@@ -62,6 +62,7 @@ case "$BACKBONE $DATASET" in
         LEARNING_RATE=0.002 MAX_STEPS=-1 WARMUP_STEPS=50 SAVE_STEPS=100 LAMBDA_MS=0.1
         TARGETS=all                     # every position is a target: a few thousand users are few rows
         ITEM_DROPOUT=0.1
+        LAMBDA_NORM=0.001               # like the learning rate: the best of the searched on Scientific
         NUM_TRAIN_EPOCHS=5              # the best of the searched on Scientific (results/tables/scientific-smollm2-135m/regimes.md)
         LOGGING_STEPS=20 ;;
     "random "*)                         # our choice, for any data set
@@ -78,6 +79,8 @@ case "$BACKBONE $DATASET" in
         SASREC_NUM_EPOCHS=16 SASREC_LEARNING_RATE=0.003 SASREC_BATCH_SIZE=128 ;;
     "random beauty")                    # our choice: validation MRR stops rising before 12 epochs
         NUM_TRAIN_EPOCHS=12 SAVE_STEPS=88 ;;
+    "pretrained beauty")                # our choice: an epoch has 88 steps
+        NUM_TRAIN_EPOCHS=3 SAVE_STEPS=88 ;;
     *" scientific")                     # our choice: an epoch has 33 steps; 5 epochs gave 13.47 on validation, 3 gave 13.41
         if [ "$BACKBONE" = pretrained ]; then NUM_TRAIN_EPOCHS=3 WARMUP_STEPS=20 SAVE_STEPS=33; fi
         CONTROL_NUM_TRAIN_EPOCHS=3 CONTROL_WARMUP_STEPS=20 CONTROL_SAVE_STEPS=33 ;;
