@@ -155,11 +155,13 @@ def read_summary(path: Path, tables_dir: Path) -> dict:
 
 
 def read_summaries(tables_dir: Path) -> list[dict]:
-    """All summaries below a directory in the list's order: by experiment, within one real data before synthetic."""
+    """All summaries below a directory by experiment; within one real data before synthetic, pretrained decoders first."""
     if not tables_dir.is_dir():
         raise InputError(f"{tables_dir}: no summary of an experiment there (bash run_tables.sh main demo makes the first)")
     summaries = [read_summary(path, tables_dir) for path in sorted(tables_dir.rglob("*.json"))]
     invented = {summary["dataset"] for summary in summaries if summary.get("synthetic")}
     for summary in summaries:  # a benchmark does not know what its histories are
         summary["synthetic"] = summary.get("dataset") in invented
-    return sorted(summaries, key=lambda summary: (list(EXPERIMENTS).index(summary["experiment"]), summary["synthetic"]))
+    experiments = list(EXPERIMENTS)
+    place = lambda summary: (experiments.index(summary["experiment"]), summary["synthetic"], "base_model" not in summary)
+    return sorted(summaries, key=place)
