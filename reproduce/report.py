@@ -8,6 +8,7 @@ Reads every `<tables_dir>/<dataset>/<experiment>.json` and writes beside it the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,7 +168,7 @@ def page(sections: list[Section], summaries: list[dict], findings: str) -> str:
     """The report as HTML; `findings` is Markdown."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template(TEMPLATE).render(
+    found = environment.get_template(TEMPLATE).render(
         findings=Markup(markdown.markdown(findings)),
         sections=sections,
         missing=not_run(summaries),
@@ -177,6 +178,7 @@ def page(sections: list[Section], summaries: list[dict], findings: str) -> str:
         long=LONG,
         numeric_columns=numeric_columns,
     )
+    return re.sub(r"^[ \t]+", "", found, flags=re.MULTILINE)  # indentation is a tenth of the page
 
 
 def render(tables_dir: Path, output: Path | None = None, findings: Path | None = None, draw: Draw = save) -> Path:

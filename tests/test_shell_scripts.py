@@ -265,7 +265,7 @@ NEWER = {
 }
 # arrays that always hold something
 FILLED = {"PLAN", "FROM", "LLM", "MODELS", "SASREC_SETTINGS", "STAGE_FLAGS", "DISTILLATION_FLAGS", "OPENP5_FLAGS"}
-FILLED |= {"PARTS", "SHAPE", "BACKBONE", "FOUR_BITS", "TEACHER_4BIT"}
+FILLED |= {"PARTS", "SHAPE", "BACKBONE", "FOUR_BITS", "TEACHER_4BIT", "ITEMS"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
