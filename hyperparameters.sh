@@ -74,7 +74,7 @@ case "$BACKBONE $DATASET" in
         LOGGING_STEPS=20 ;;
 esac
 case "$BACKBONE $DATASET" in
-    "random demo")                      # our choice: the whole demo in less than five minutes on two CPU cores
+    "random demo")                      # our choice: the whole demo in about five minutes on two CPU cores
         LEARNING_RATE=0.002 ITEM_DROPOUT=0.0 SAVE_STEPS=22 NUM_TRAIN_EPOCHS=6
         SASREC_NUM_EPOCHS=16 SASREC_LEARNING_RATE=0.003 SASREC_BATCH_SIZE=128 ;;
     "random beauty")                    # our choice: validation MRR stops rising before 12 epochs
