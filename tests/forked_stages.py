@@ -1,7 +1,8 @@
-"""Runs stages in several processes, forked after the libraries are loaded once: python forked_stages.py PROCESSES JSON [KILL]
+"""Runs stages in several processes, forked after the libraries are loaded once: python forked_stages.py PROCESSES RUNS
 
-The JSON lists [script, flags]; KILL is [process, number of training steps after which it is ended by SIGKILL]. Exits with the
-first status that is not 0, once all processes have ended.
+RUNS is a JSON list of runs, one after the other: "jobs" lists [script, flags], "kill" is null or [process, number of training
+steps after which it is ended by SIGKILL], "environment" is added to that of its processes. Prints a JSON list: of each run the
+first "status" that is not 0, once all its processes have ended, and what they said ("stdout", "stderr").
 """
 
 import importlib
@@ -10,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -37,7 +40,7 @@ def killed_after(steps):
     RecommenderTrainer.training_step = counted
 
 
-def work(rank, jobs, kill):
+def work(rank, jobs, kill, environment):
     if kill and kill[0] == rank:
         killed_after(kill[1])
 
@@ -45,17 +48,19 @@ def work(rank, jobs, kill):
         for script, flags in jobs:
             importlib.import_module(script).main(flags)
 
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     run_main(main)
 
 
-def start(rank, jobs, kill):
+def start(rank, run, said):
     child = os.fork()
     if child:
         return child
     status = 1
     try:
-        work(rank, jobs, kill)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        work(rank, **run)
         status = 0
     except SystemExit as error:
         status = error.code
@@ -65,22 +70,29 @@ def start(rank, jobs, kill):
         os._exit(status)
 
 
+def ended(number, run):
+    """The first status that is not 0, and what was said, of a run in `number` processes."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(number)}
+    with tempfile.TemporaryDirectory() as directory:
+        running = {start(rank, run, Path(directory)): rank for rank in range(number)}
+        first_status = 0
+        while running:
+            child, status = os.wait()
+            del running[child]
+            if status and not first_status:
+                first_status = os.waitstatus_to_exitcode(status)
+                for other in running:  # as torchrun does
+                    os.kill(other, signal.SIGTERM)
+        said = {name: (Path(directory) / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")}
+    return {"status": abs(first_status)} | said
+
+
 def main():
-    number, jobs, *kill = (json.loads(text) for text in sys.argv[1:])
+    number, runs = (json.loads(text) for text in sys.argv[1:])
     torch.set_num_threads(1)
     for script in SCRIPTS:
         importlib.import_module(script)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(number)}
-    running = {start(rank, jobs, kill[0] if kill else None): rank for rank in range(number)}
-    first_status = 0
-    while running:
-        child, status = os.wait()
-        del running[child]
-        if status and not first_status:
-            first_status = os.waitstatus_to_exitcode(status)
-            for other in running:  # as torchrun does
-                os.kill(other, signal.SIGTERM)
-    sys.exit(abs(first_status))
+    print(json.dumps([ended(number, run) for run in runs]))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,9 @@ ROOT = Path(__file__).parents[2]
 MAIN = {stage.__name__: stage.main for stage in (finetune, distill, train_openp5, train_sr_trad, evaluate)}
 
 
-def in_processes(number, jobs, kill=None, **environment):
-    """Run [script, flags] one after the other in several processes; gives the finished starter."""
-    command = [sys.executable, str(ROOT / "tests" / "forked_stages.py"), str(number), json.dumps(jobs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
-    words = command + ([json.dumps(kill)] if kill else [])
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=2000, check=False)
+def run_of(jobs, kill=None, **environment):
+    """A run of [script, flags] one after the other, as forked_stages.py takes it."""
+    return {"jobs": jobs, "kill": kill, "environment": environment}
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +76,29 @@ def one(jobs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(jobs, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("two")
-    ended = in_processes(2, list(jobs(directory, 2).values()))
+def runs(jobs, tmp_path_factory):
+    """Every run in two processes, by name: its directory, its status, and what it said. One start loads the libraries."""
+    plain, killed, sharded = (tmp_path_factory.mktemp(name) for name in ("two", "killed", "sharded"))
+    asked, parts = accelerate_environment("fsdp_13b.yaml"), [jobs(sharded, 2)[name] for name in SHARDED]
+    made = {
+        "two": (plain, run_of(list(jobs(plain, 2).values()))),
+        "killed": (killed, run_of([jobs(killed, 2)["all"]], kill=[1, 4])),
+        "resumed": (killed, run_of([jobs(killed, 2)["all"]])),
+        "sharded, killed": (sharded, run_of(parts[:1], kill=[1, 4], **asked)),
+        "sharded": (sharded, run_of(parts, **asked)),
+    }
+    words = [sys.executable, str(ROOT / "tests" / "forked_stages.py"), "2", json.dumps([run for _, run in made.values()])]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=2000, check=False)
     assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout.splitlines()[-1])
+    return {name: (directory, said) for (name, (directory, _)), said in zip(made.items(), found, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def two(runs):
+    directory, said = runs["two"]
+    assert said["status"] == 0, said["stderr"]
     return directory
 
 
@@ -137,32 +153,26 @@ def test_a_run_is_the_same_run_in_any_number_of_processes(one, two, jobs, capsys
     assert "up to date" in capsys.readouterr().out
 
 
-def test_a_killed_process_ends_the_run_which_goes_on_when_started_again(jobs, one, tmp_path):
-    job = jobs(tmp_path, 2)["all"]
-    killed = in_processes(2, [job], kill=[1, 4])
-    assert killed.returncode == 9 and "Traceback" not in killed.stderr
-    assert (tmp_path / "all.partial" / "checkpoint-3").is_dir() and not (tmp_path / "all").exists()
-    again = in_processes(2, [job])
-    assert again.returncode == 0 and "Going on from" in again.stdout, again.stderr
-    alone, shared = (read_json(directory / "all" / "metrics.json") for directory in (one, tmp_path))
+def test_a_killed_process_ends_the_run_which_goes_on_when_started_again(runs, one):
+    (directory, killed), (_, again) = runs["killed"], runs["resumed"]
+    assert killed["status"] == 9 and "Traceback" not in killed["stderr"]
+    assert again["status"] == 0 and "Going on from" in again["stdout"] and "checkpoint-3" in again["stdout"], again
+    alone, shared = (read_json(place / "all" / "metrics.json") for place in (one, directory))
     assert shared["best_step"] == alone["best_step"]
     for ours, theirs in zip(shared["history"], alone["history"], strict=True):
         assert ours["train"] == pytest.approx(theirs["train"], abs=1e-5) and ours["valid"] == theirs["valid"]
 
 
 @pytest.fixture(scope="module")
-def sharded(jobs, tmp_path_factory):
+def sharded(runs):
     """What two processes train that each hold a part of the frozen weights; the first run is killed and goes on.
 
     Gives its directory and what was said.
     """
-    directory, asked = tmp_path_factory.mktemp("sharded"), accelerate_environment("fsdp_13b.yaml")
-    made = [jobs(directory, 2)[name] for name in SHARDED]
-    killed = in_processes(2, made[:1], kill=[1, 4], **asked)
-    assert killed.returncode == 9 and "Traceback" not in killed.stderr
-    ended = in_processes(2, made, **asked)
-    assert ended.returncode == 0, ended.stderr
-    return directory, ended.stdout
+    (directory, said), (_, killed) = runs["sharded"], runs["sharded, killed"]
+    assert killed["status"] == 9 and "Traceback" not in killed["stderr"]
+    assert said["status"] == 0, said["stderr"]
+    return directory, said["stdout"]
 
 
 def accelerate_environment(name):
