@@ -1,8 +1,9 @@
 """Runs stages in several processes, forked after the libraries are loaded once: python forked_stages.py PROCESSES RUNS
 
 RUNS is a JSON list of runs, one after the other: "jobs" lists [script, flags], "kill" is null or [process, number of training
-steps after which it is ended by SIGKILL], "environment" is added to that of its processes. Prints a JSON list: of each run the
-first "status" that is not 0, once all its processes have ended, and what they said ("stdout", "stderr").
+steps after which it is ended by SIGKILL], "environment" is added to that of its processes, "directory" is where it writes. Prints
+a JSON list: of each run the first "status" that is not 0, once all its processes have ended, what they said ("stdout", "stderr"),
+and the names then in its directory and one level below ("left").
 """
 
 import importlib
@@ -40,7 +41,7 @@ def killed_after(steps):
     RecommenderTrainer.training_step = counted
 
 
-def work(rank, jobs, kill, environment):
+def work(rank, jobs, kill, environment, directory):
     if kill and kill[0] == rank:
         killed_after(kill[1])
 
@@ -84,7 +85,9 @@ def ended(number, run):
                 for other in running:  # as torchrun does
                     os.kill(other, signal.SIGTERM)
         said = {name: (Path(directory) / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")}
-    return {"status": abs(first_status)} | said
+    place = Path(run["directory"])
+    left = [str(path.relative_to(place)) for pattern in ("*", "*/*") for path in place.glob(pattern)]
+    return {"status": abs(first_status), "left": left} | said
 
 
 def main():
