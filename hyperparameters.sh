@@ -68,7 +68,7 @@ case "$BACKBONE $DATASET" in
     "random "*)                         # our choice, for any data set
         LEARNING_RATE=0.0003 MAX_STEPS=-1 WARMUP_STEPS=20 SAVE_STEPS=66 LAMBDA_MS=0.1
         TARGETS=all                     # every position is a target: a random backbone has no knowledge to build on
-        ITEM_DROPOUT=0.5                # like the learning rate: the best of those in results/tables/scientific-early-sasrec/regimes.md
+        ITEM_DROPOUT=0.5                # like the learning rate: the best of those in results/early_sasrec/scientific-early-sasrec/regimes.md
         LAMBDA_NORM=0.01                # the squared distance grows with the width and the norm of the states; at 0.1 it would dominate
         NUM_TRAIN_EPOCHS=20
         LOGGING_STEPS=20 ;;
