@@ -369,7 +369,7 @@ EXPERIMENTS = {
     "regimes": Experiment(
         "Training settings that were tried",
         "",
-        "nothing: shows runs of finetune.py, distill.py and train_sr_trad.py in RUNS/DATASET/search",
+        "nothing: shows runs of finetune.py, distill.py, train_openp5.py and train_sr_trad.py in RUNS/DATASET/search",
         "regimes",
     ),
     "layers": Experiment(

@@ -1,6 +1,6 @@
 """Every training setting that was tried on a data set before the tables were made, good or bad, by validation MRR alone.
 
-The runs are directories of finetune.py, distill.py and train_sr_trad.py below <runs>/<data set>/search.
+The runs are directories of finetune.py, distill.py, train_openp5.py and train_sr_trad.py below <runs>/<data set>/search.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from pathlib import Path
 from reproduce.comparison import training_seconds
 from slmrec.artifacts import MANIFEST, input_directory, read_json, read_manifest
 
-SEARCHED = {"finetune": "E4SRec", "distill": "students", "encoder": "conventional models"}  # stage -> what it trains
+# stage -> what it trains
+SEARCHED = {"finetune": "E4SRec", "distill": "students", "openp5": "Open-P5", "encoder": "conventional models"}
 
 
 def search_runs(search: Path, stage: str) -> list[Path]:

@@ -2,9 +2,9 @@ from reproduce.regimes import regimes
 from slmrec.artifacts import Stage, stage_input
 
 
-def write_run(search, name, learning_rate, backbone, curve):
+def write_run(search, name, learning_rate, backbone, curve, stage="finetune"):
     stage = Stage(
-        "finetune",
+        stage,
         search / name,
         {"learning_rate": learning_rate, "num_layers": 8},
         {"base_model": {"base_model": backbone, "digest": backbone}},
@@ -45,7 +45,7 @@ def test_a_pretrained_base_model_is_named(tmp_path):
     assert settings["random"] == {"base_model": None, "backbone.hidden_size": 64}
 
 
-def test_conventional_models_and_students_are_told_apart(tmp_path):
+def test_kinds_of_models_are_told_apart(tmp_path):
     """A conventional model's setting says how titles became vectors; a student's, who taught it."""
     text = {}
     for encoder in ("tfidf", "minilm"):
@@ -66,7 +66,10 @@ def test_conventional_models_and_students_are_told_apart(tmp_path):
         }
         with Stage("distill", tmp_path / "search" / f"of_{teacher}", {"lambda_cos": 1.0}, inputs) as stage:
             stage.metrics = {"history": [{"step": 10, "valid": {"MRR": 0.1}}], "best_step": 10, "steps": 10, "train_seconds": 1.0}
+    for rate in (0.1, 0.2):
+        write_run(tmp_path / "search", f"generative_{rate}", rate, "smollm2-135m", [rate], stage="openp5")
     found = {entry["name"]: entry for entry in regimes(tmp_path / "search")}
+    assert found["generative_0.2"]["setting"] == {"learning_rate": 0.2} and found["generative_0.2"]["stage"] == "openp5"
     assert found["plain"]["setting"] == {"text_std": None, "titles.encoder": None}
     assert found["minilm"]["setting"] == {"text_std": 0.06, "titles.encoder": "minilm"}
     assert {name: found["plain"][name] for name in ("best_step", "steps", "train_seconds")} == {
