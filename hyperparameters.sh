@@ -93,6 +93,21 @@ esac
 # Open-P5; its other values are those of its released code, and the defaults of train_openp5.py
 OPENP5_NUM_TRAIN_EPOCHS=2               # OpenP5
 OPENP5_SOFTMAX=vocabulary               # OpenP5
+OPENP5_INDEXING=sequential              # OpenP5
+OPENP5_TRAIN_STRATEGY=auto              # OpenP5: LoRA
+OPENP5_LEARNING_RATE=0.001              # OpenP5
+OPENP5_WARMUP_STEPS=100                 # OpenP5
+OPENP5_PER_DEVICE_TRAIN_BATCH_SIZE=64   # OpenP5
+OPENP5_GRADIENT_ACCUMULATION_STEPS=8    # OpenP5
+OPENP5_SAVE_STEPS=100                   # our choice, like the next one
+OPENP5_VALID_USERS=500                  # validating on all users takes longer than training on them
+case "$DATASET" in
+    cloth | movie | music | sport) ;;   # as released
+    *)                                  # our choice, the best of the searched on Scientific: a few thousand users are few steps
+        if [ "$BASE_MODEL" = smollm2-135m ]; then OPENP5_TRAIN_STRATEGY=full; fi
+        OPENP5_INDEXING=collaborative OPENP5_SOFTMAX=ids
+        OPENP5_PER_DEVICE_TRAIN_BATCH_SIZE=32 OPENP5_GRADIENT_ACCUMULATION_STEPS=1 OPENP5_WARMUP_STEPS=50 OPENP5_SAVE_STEPS=200 ;;
+esac
 if [ "$BACKBONE" = random ]; then       # our choice: it has all to learn, and no other words
     OPENP5_NUM_TRAIN_EPOCHS=10 OPENP5_SOFTMAX=ids
 fi
@@ -130,6 +145,14 @@ STAGE_FLAGS=(
 OPENP5_FLAGS=(
     --num_train_epochs "$OPENP5_NUM_TRAIN_EPOCHS"
     --softmax "$OPENP5_SOFTMAX"
+    --indexing "$OPENP5_INDEXING"
+    --train_strategy "$OPENP5_TRAIN_STRATEGY"
+    --learning_rate "$OPENP5_LEARNING_RATE"
+    --warmup_steps "$OPENP5_WARMUP_STEPS"
+    --per_device_train_batch_size "$OPENP5_PER_DEVICE_TRAIN_BATCH_SIZE"
+    --gradient_accumulation_steps "$OPENP5_GRADIENT_ACCUMULATION_STEPS"
+    --save_steps "$OPENP5_SAVE_STEPS"
+    --valid_users "$OPENP5_VALID_USERS"
 )
 
 # And the student alone

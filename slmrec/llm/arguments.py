@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from slmrec.checks import above, at_least, check_choices, each, seed_in_range, share_below_one
 from slmrec.command_line import flags_of
@@ -85,9 +85,14 @@ class EllmArguments:
         """Raises InputError where anything is said about adapters: for a backbone that is trained whole."""
         if self.load_in_4bit:
             raise InputError(f"--load_in_4bit: {self.base_model} is trained whole; --train_strategy lora trains adapters on it")
-        for flag in flags_of(EllmArguments).values():
-            if flag.name.startswith("lora_") and getattr(self, flag.name) != flag.default:
-                raise InputError(f"--{flag.name}: {self.base_model} is trained whole, without adapters (--train_strategy)")
+        refuse_lora_flags(self)
+
+
+def refuse_lora_flags(arguments: Any) -> None:
+    """Raises InputError where a flag of the LoRA adapters is given: for a backbone that is trained whole."""
+    for flag in flags_of(type(arguments)).values():
+        if flag.name.startswith("lora_") and getattr(arguments, flag.name) != flag.default:
+            raise InputError(f"--{flag.name}: {arguments.base_model} is trained whole, without adapters (--train_strategy)")
 
 
 @dataclass

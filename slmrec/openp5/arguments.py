@@ -36,7 +36,10 @@ class OpenP5Arguments:
     )
     index_seed: int = field(default=0, metadata={"help": "of random numbers and of the clustering"})
     clusters: int = field(default=20, metadata={"help": "with --indexing collaborative: that a cluster is cut into"})
-    cluster_size: int = field(default=100, metadata={"help": "with --indexing collaborative: largest that is not cut any more"})
+    cluster_size: int = field(
+        default=500,
+        metadata={"help": "with --indexing collaborative: largest that is not cut any more; more, and ids are shorter"},
+    )
     max_length: int = field(default=10, metadata={"help": "latest items of a history that a prompt has (OpenP5: 10)"})
     user_ids: bool = field(
         default=False,
@@ -70,7 +73,7 @@ class OpenP5Arguments:
         each(at_least, self, "num_layers max_length lora_r lora_alpha cluster_size", 1)
         at_least("clusters", self.clusters, 2)
         seed_in_range("index_seed", self.index_seed)
-        if self.indexing != "collaborative" and (self.clusters, self.cluster_size) != (20, 100):
+        if self.indexing != "collaborative" and (self.clusters, self.cluster_size) != (20, 500):
             raise InputError("--clusters and --cluster_size are only for --indexing collaborative")
 
     @property

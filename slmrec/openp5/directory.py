@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from slmrec.artifacts import first_difference, read_json, stage_directory, write_json
 from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import described_base, find_base
+from slmrec.llm.arguments import refuse_lora_flags
 from slmrec.llm.backbone import (
     NO_REMOTE_CODE,
     add_lora,
@@ -52,6 +53,8 @@ def check_base_model(arguments: OpenP5Arguments) -> None:
     load_tokenizer(arguments.base_model)
     if resolve_train_strategy(arguments) == "lora":
         require_layers_named(config, arguments.lora_target_modules)
+    else:
+        refuse_lora_flags(arguments)
 
 
 def new_openp5(arguments: OpenP5Arguments, index: ItemIndex, dtype: torch.dtype = torch.float32) -> OpenP5Recommender:

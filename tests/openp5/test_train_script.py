@@ -144,6 +144,7 @@ def test_refusals(flags, tmp_path):
     for changes, message in (
         ({"num_layers": 9}, "--num_layers 9: .* has 4 layers"),
         ({"train_strategy": "lora", "lora_target_modules": "qq"}, "--lora_target_modules qq: no layer has this name"),
+        ({"lora_r": 4}, "--lora_r: .* is trained whole, without adapters"),
         ({"base_model": tmp_path}, "has no config.json"),
     ):
         with pytest.raises(InputError, match=message):
