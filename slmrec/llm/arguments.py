@@ -90,7 +90,8 @@ class EllmArguments:
 
 def refuse_lora_flags(arguments: Any) -> None:
     """Raises InputError where a flag of the LoRA adapters is given: for a backbone that is trained whole."""
-    for flag in flags_of(type(arguments)).values():
+    kind: type = type(arguments)
+    for flag in flags_of(kind).values():
         if flag.name.startswith("lora_") and getattr(arguments, flag.name) != flag.default:
             raise InputError(f"--{flag.name}: {arguments.base_model} is trained whole, without adapters (--train_strategy)")
 
