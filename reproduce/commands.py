@@ -213,7 +213,7 @@ class Seed:
                 yield from trains(model)
                 yield self.evaluation(self.own / model.name)
         if kind:
-            for model in (self.own / model.name for model in (models if kind == "quantise" else models[-1:])):
+            for model in (self.own / model.name for model in (models[-1:] if kind == "depth_infer" else models)):
                 flags = ("--model", model, "--split", "test", "--output_dir", model / f"{kind}-test")
                 yield python(f"{kind} {model.name}{self.mark}", f"-m reproduce.analysis.{kind}", *flags)
 

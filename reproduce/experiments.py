@@ -373,7 +373,11 @@ EXPERIMENTS = {
         "regimes",
     ),
     "layers": Experiment(
-        "What each layer changes", "", "block influence and CKA of the teacher's layers", "layers", models=[e4srec(8)]
+        "What each layer changes",
+        "",
+        "block influence and CKA of the layers of the teacher, and of the whole backbone where it is deeper",
+        "layers",
+        models=lambda backbone: [e4srec(depth) for depth in sorted({TEACHER, max(TEACHER, backbone.layers)})],
     ),
     "cold": Experiment(
         "Short histories and rare targets",

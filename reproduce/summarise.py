@@ -210,12 +210,11 @@ def read_ranks(model: Path, ranking: str) -> np.ndarray:
 
 
 def analysis_summary(runs: Runs, experiment: str) -> dict | None:
-    """An experiment that looks into one trained model per seed: the deepest one that was analysed."""
+    """An experiment that looks into trained models: all that were analysed, by depth."""
     entries, name = [], f"{ANALYSES[EXPERIMENTS[experiment].kind]}-test"
     for seed, directory in runs.seeds.items():
         analysed = [model / name for model in trained(directory) if (model / name / MANIFEST).is_file()]
-        if analysed:
-            stage = max(analysed, key=lambda path: depth_of(path.parent))
+        for stage in sorted(analysed, key=lambda path: depth_of(path.parent)):
             entry = {"seed": seed, "model": stage.parent.name, "provenance": provenance(stage)}
             entries.append(entry | read_json(stage / "metrics.json"))
     missing = runs.missing(experiment, runs.seeds.keys() - {entry["seed"] for entry in entries})

@@ -152,13 +152,13 @@ def test_a_jointly_trained_teacher_is_described_by_its_students_run(runs, tmp_pa
 
 
 def test_analyses_and_the_benchmark(runs, tmp_path):
-    model = tmp_path / "mine" / "e4srec_8"
-    with Stage("layers", model / "layers-test", {}, {}) as stage:
-        stage.metrics = {"block_influence": [0.5], "cka": [[1.0, None], [None, 1.0]], "users": 5}
+    for model, influence in (("e4srec_8", 0.5), ("e4srec_4", 0.3)):
+        with Stage("layers", tmp_path / "mine" / model / "layers-test", {}, {}) as stage:
+            stage.metrics = {"block_influence": [influence], "cka": [[1.0, None], [None, 1.0]], "users": 5}
     write_json(tmp_path / "mine" / "efficiency.json", {"forward_speedup": 2.0})
     found = summarise(Runs.below(tmp_path / "mine"))
-    (run,) = found["layers"]["runs"]
-    assert (run["seed"], run["model"], run["block_influence"]) == (0, "e4srec_8", [0.5])
+    looked_into = [(run["seed"], run["model"], run["block_influence"]) for run in found["layers"]["runs"]]
+    assert looked_into == [(0, "e4srec_4", [0.3]), (0, "e4srec_8", [0.5])]
     assert found["layers"]["missing"] == [{"seed": 1, "command": "bash run_tables.sh layers mine --seeds 2"}]
     assert found["efficiency"]["benchmark"] == {"forward_speedup": 2.0}
 
