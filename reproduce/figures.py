@@ -275,7 +275,7 @@ def layer_maps(summary: dict, _main: dict | None) -> Picture:
         similarity = np.mean([np.array(run["cka"], dtype=float) for run in runs], axis=0)  # null is nan
         colours = matplotlib.colormaps["viridis"].with_extremes(bad="#CCCCCC")
         places = np.arange(len(similarity))
-        image = right.pcolormesh(places, places, np.ma.masked_invalid(similarity), cmap=colours, vmin=0, vmax=1)
+        image = right.pcolormesh(places, places, np.ma.masked_invalid(similarity), cmap=colours, vmin=0, vmax=1, rasterized=True)
         right.grid(visible=False)
         right.set(xlabel="layer", ylabel="layer", title=model)
         figure.colorbar(image, ax=right, label="CKA")
