@@ -33,6 +33,8 @@ def setting(run: Path) -> dict:
         if "text" in inputs:
             config |= {f"titles.{key}": value for key, value in read_manifest(input_directory(run, "text"))["config"].items()}
         return config
+    if config.get("train_strategy") == "full":  # without adapters
+        config = {key: value for key, value in config.items() if not key.startswith("lora_")}
     if "teacher" in inputs:
         config = config | {"teacher": Path(inputs["teacher"]["directory"]).name}
     name = inputs["base_model"]["base_model"]

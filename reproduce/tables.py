@@ -95,12 +95,17 @@ def regime_tables(summary: dict) -> list[Table]:
     ]
 
 
+def said(value: object) -> str:
+    """A setting's value in a table."""
+    return NONE if value is None else " ".join(value) if isinstance(value, list) else str(value)
+
+
 def regime_rows(entries: list[dict], unit: str) -> tuple[list[str], list[list]]:
     """Header and rows of one stage's settings."""
     names = list(entries[0]["setting"])
     rows = [
         [
-            *(NONE if entry["setting"][name] is None else str(entry["setting"][name]) for name in names),
+            *(said(entry["setting"][name]) for name in names),
             *(percent(100 * entry[name]) for name in ("best_valid_MRR", "last_valid_MRR")),
             Cell(f"{entry['best_step']} of {entry['steps']}", entry["best_step"]),
             shown(entry["train_seconds"], ".0f"),
