@@ -103,7 +103,7 @@ OPENP5_SAVE_STEPS=100                   # our choice, like the next one
 OPENP5_VALID_USERS=500                  # validating on all users takes longer than training on them
 case "$DATASET" in
     cloth | movie | music | sport) ;;   # as released
-    *)                                  # our choice, the best of the searched on Scientific: a few thousand users are few steps
+    *)                                  # our choice, the best of the searched for SmolLM2 on Scientific: a few thousand users are few steps
         if [ "$BASE_MODEL" = smollm2-135m ]; then OPENP5_TRAIN_STRATEGY=full; fi
         OPENP5_INDEXING=collaborative OPENP5_SOFTMAX=ids
         OPENP5_PER_DEVICE_TRAIN_BATCH_SIZE=32 OPENP5_GRADIENT_ACCUMULATION_STEPS=1 OPENP5_WARMUP_STEPS=50 OPENP5_SAVE_STEPS=200 ;;

@@ -377,7 +377,7 @@ EXPERIMENTS = {
         "",
         "block influence and CKA of the layers of the teacher, and of the whole backbone where it is deeper",
         "layers",
-        models=lambda backbone: [e4srec(depth) for depth in sorted({TEACHER, max(TEACHER, backbone.layers)})],
+        models=lambda backbone: [e4srec(depth) for depth in backbone.depths((TEACHER, backbone.layers))],
     ),
     "cold": Experiment(
         "Short histories and rare targets",
