@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import matplotlib
@@ -226,6 +226,9 @@ def curves(summary: dict, main: dict | None, axis: str) -> Picture | None:
         panel.errorbar(positions, *values, marker="o", color=COLOURS[0], capsize=3, label="a model at each point")
         panel.set_xscale("log", base=2)
         panel.set_xticks(positions, [f"{position:g}" for position in positions], fontsize=8)
+        for label, (low, high) in zip(panel.get_xticklabels()[1:], pairwise(positions), strict=True):
+            if high < 1.5 * low:  # else 24 and 30 run into each other
+                label.set_horizontalalignment("left")
         panel.xaxis.set_minor_locator(NullLocator())
 
     figure = metric_grid(summary, main, rankings, axis, draw)

@@ -71,18 +71,20 @@ def save_adapters(backbone: PeftModel, base_model: str, directory: Path) -> None
 
 
 def described_base(base_model: str, directory: Path) -> str | dict:
-    """A hub name as it is; of a directory its name, digest, absolute path, and its path from `directory`."""
+    """A hub name as it is; of a directory its name, digests, absolute path, and its path from `directory`."""
     if _on_the_hub(base_model):
         return base_model
     there = Path(base_model).resolve()
-    relative = os.path.relpath(there, directory.resolve())
-    return {"name": there.name, "digest": backbone_input(base_model)["digest"], "absolute": str(there), "relative": relative}
+    digests = {name: value for name, value in backbone_input(base_model).items() if name in ("digest", "weights")}
+    return {"name": there.name} | digests | {"absolute": str(there), "relative": os.path.relpath(there, directory.resolve())}
 
 
-def find_base(described: str | dict, directory: Path) -> str:
+def find_base(described: str | dict, directory: Path, tokenizer: bool = False) -> str:
     """Where the base model of the adapters in `directory` lies now: where it was from there, or where it was at all.
 
-    Raises InputError when it is at neither place, or another model is.
+    With `tokenizer`, that has to be the same too; a model that keeps its prompt's tokens has no need of it, and versions of
+    transformers write the tokenizer of one GGUF file in different ways. Raises InputError when the base model is at neither
+    place, or another model is.
     """
     if isinstance(described, str):
         return described
@@ -90,7 +92,8 @@ def find_base(described: str | dict, directory: Path) -> str:
     there = [place for place in dict.fromkeys(places) if place.is_dir()]
     for place in there:
         found = backbone_input(str(place))
-        if described["digest"] in (found["digest"], found["weights"]):  # earlier versions did not look at the tokenizer
+        alike = described["digest"] in (found["digest"], found["weights"])  # earlier versions did not look at the tokenizer
+        if alike or (not tokenizer and described.get("weights") == found["weights"]):
             return str(place)
     if there:
         raise InputError(f"{directory}: {there[0]} is not the {described['name']} that its adapters were trained on")

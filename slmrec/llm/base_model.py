@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_manifest
+from slmrec.artifacts import MANIFEST, Stage, file_sha256, read_json, read_manifest, write_json
 from slmrec.checkpoint_directory import opening
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
@@ -113,6 +113,9 @@ def convert(file: Path, directory: Path) -> None:
         raise InputError(f"--base_model {file}: its weights lack {missing[0]} ({len(missing)} such tensors)")
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    for path in (directory / "config.json", directory / "generation_config.json"):
+        if path.is_file():  # the same file is the same base model, whichever version of transformers reads it
+            write_json(path, {name: value for name, value in read_json(path).items() if name != "transformers_version"})
 
 
 CARD = """# {name}

@@ -157,7 +157,7 @@ def load_openp5(directory: str | Path, dtype: torch.dtype = torch.float32) -> Op
         source = str(directory / BACKBONE)
         backbone = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation="sdpa", **NO_REMOTE_CODE)
     else:
-        source = find_base(saved["base_model"], directory)
+        source = find_base(saved["base_model"], directory, tokenizer=True)
         backbone = PeftModel.from_pretrained(load_language_model(source, saved["num_layers"], dtype), directory)
     if list(index.symbols) != saved["symbols"]:
         raise InputError(f"{directory}: its item index is not the one that it was trained with")

@@ -51,16 +51,22 @@ def test_another_model_in_its_place_is_refused(place, write_backbone):
         load_ellmrec(place / "runs/model")
 
 
-def test_the_tokenizer_belongs_to_the_base_model(place):
-    """Adapters of earlier versions do not know theirs: they have the digest of the weights alone."""
+def test_a_base_with_another_tokenizer(place):
+    """A model that keeps its prompt's tokens does without it; one that makes prompts does not.
+
+    Adapters of earlier versions have one digest: of base and tokenizer or, earlier still, of the weights alone.
+    """
     base, model = place / "models/base", place / "runs/model"
     weights = backbone_input(str(base))["weights"]
     tokenizer = base / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
     described = read_json(model / "recommender.json")["base_model"]
-    with pytest.raises(InputError, match="models/base is not the base that its adapters were trained on"):
-        find_base(described, model)
-    assert find_base(described | {"digest": weights}, model) == str(base)
+    load_ellmrec(model)
+    earlier = {name: value for name, value in described.items() if name != "weights"}
+    for refused, needs in ((described, True), (earlier, False)):
+        with pytest.raises(InputError, match="models/base is not the base that its adapters were trained on"):
+            find_base(refused, model, tokenizer=needs)
+    assert find_base(earlier | {"digest": weights}, model, tokenizer=True) == str(base)
 
 
 def test_peft_loads_it_by_the_lines_of_the_card(place, tmp_path, monkeypatch):
