@@ -29,12 +29,13 @@ from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.cases import Case, Models, shaped_like_base_model
 from reproduce.efficiency.environment import environment
 from reproduce.efficiency.memory import peak_memory
+from reproduce.efficiency.openp5_hours import openp5_hours
 from reproduce.efficiency.shares import ranking_shares, training_shares
 from reproduce.efficiency.timing import ProcessorShare
 from reproduce.efficiency.workload import Workload, make_workload
 from reproduce.efficiency_tables import efficiency_tables
 from reproduce.table import to_text
-from slmrec.artifacts import write_json
+from slmrec.artifacts import stage_input, write_json
 from slmrec.command_line import parse_arguments
 from slmrec.llm.backbone import backbone_input
 from slmrec.runtime import pick_device, run_main
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(BenchmarkArguments, argv, description=__doc__)
     arguments = shaped_like_base_model(arguments)
     device = pick_device(arguments.device)
+    if arguments.openp5:
+        openp5_hours(arguments.openp5, device)  # what it lacks is said before anything is timed
     workload = make_workload(arguments)
     models = Models(arguments, workload.dataset.num_items, device)
     result = headline(measure(arguments, models, workload)) | {
@@ -101,9 +104,10 @@ def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -
 
 
 def described_base(arguments: BenchmarkArguments) -> dict:
-    """A base model by its name and digest instead of its path, and without the place of the models."""
+    """A base model by its name and digest instead of its path, an Open-P5 by its digest, and without the place of the models."""
     base = {"base_model": arguments.base_model and backbone_input(arguments.base_model)}
-    return base | {"models_dir": Path(arguments.models_dir).name}
+    openp5 = arguments.openp5 and stage_input(arguments.openp5, "openp5")["digest"]
+    return base | {"models_dir": Path(arguments.models_dir).name, "openp5": openp5}
 
 
 def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:
@@ -122,6 +126,10 @@ def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:
 def tables(arguments: BenchmarkArguments, models: Models, workload: Workload, result: dict) -> dict:
     costs = paper_tables.seconds_per_row(arguments, result["models"], result["shares"])
     detailed = paper_tables.table_7(models, workload, costs)
+    if arguments.openp5:
+        hours, counts = openp5_hours(arguments.openp5, models.device)
+        paper_tables.ours(detailed).update(hours)
+        result["parameters"] |= counts
     conventional = paper_tables.conventional_seconds(arguments, workload, models.device)
     ranking = next(iter(costs.values())).ranking
     return {

@@ -58,6 +58,12 @@ class BenchmarkArguments:
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N"})
     repeats: int = field(default=5, metadata={"help": "timed turns of each side; medians are reported"})
+    openp5: str | None = field(
+        default=None,
+        metadata={
+            "help": "Open-P5 that reproduce.analysis.generation has looked into on such a device: its rows of Tables 5 and 7"
+        },
+    )
     seed: int = field(default=0, metadata={"help": "of weights and users"})
     json: str | None = field(default=None, metadata={"help": "file of the result"})
     plot: str | None = field(default=None, metadata={"help": "PNG file: tokens per row, reference against exact"})
@@ -67,6 +73,8 @@ class BenchmarkArguments:
             one_of("parts", part, BENCHMARK_PARTS)
         one_of("train_strategy", self.train_strategy, ("full", "lora"))
         one_of("precision", self.precision, ("fp32", "bf16"))
+        if self.openp5 and not {"models", "shares"} <= set(self.parts):
+            raise InputError("--openp5: Tables 5 and 7 need the parts models and shares")
         if self.batch_size is not None:
             self.train_batch_size = self.infer_batch_size = self.batch_size
         if self.intermediate_size is None:

@@ -13,13 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaModel
 
 from reproduce.efficiency import __main__ as benchmark
-from reproduce.efficiency import paper_tables, speedups, timing, work
+from reproduce.efficiency import openp5_hours, paper_tables, speedups, timing, work
 from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.cases import Case, Models, split_batch
 from reproduce.efficiency.memory import peak_memory
 from reproduce.efficiency.speedups import encoding_work, tokens_computed
 from reproduce.efficiency.workload import draw_lengths, make_workload, mean_history
 from reproduce.published import TABLE_1, TABLE_5, TABLE_7
+from slmrec.artifacts import write_json
 from slmrec.data.dataset import load_dataset
 from slmrec.distillation.teacher import FrozenTeacher
 from slmrec.errors import InputError
@@ -240,6 +241,36 @@ def test_extrapolated_hours_by_hand(models, workload):
     longer = list(paper_tables.table_7(models, workload, {"ours": replace(cost, exact=True)}).values())[1]["ours"]
     assert longer["Music"][1] > rows["Music"][1]  # 12.8 actions a user where 9 were measured
     assert longer["Sport"] == pytest.approx(rows["Sport"])  # its mean length is unknown
+
+
+def test_hours_of_an_open_p5_by_hand(tmp_path, monkeypatch):
+    directory = tmp_path / "openp5"
+    stages = {
+        directory: {"stage": "openp5", "device": "cpu", "config": {"num_layers": 4}},
+        directory / "generation-test": {"stage": "generation", "device": "cpu"},
+    }
+    stages[directory]["config"] |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    monkeypatch.setattr(openp5_hours, "read_manifest", lambda place, stage: stages[place])
+    monkeypatch.setattr(openp5_hours, "input_directory", lambda place, name: tmp_path)
+    with pytest.raises(InputError, match="reproduce.analysis.generation --model .* has to run first"):
+        openp5_hours.openp5_hours(directory, torch.device("cpu"))
+    (directory / "generation-test").mkdir(parents=True)
+    ways = {"exact scores": {"seconds_per_user": 0.5}, "1000 beams": {"seconds_per_user": 36.0}}
+    write_json(directory / "generation-test/metrics.json", {"ways": ways})
+    trained = {"steps": 10, "train_seconds": 320.0, "parameters": 7, "trained_parameters": 3}
+    write_json(directory / "metrics.json", trained)
+    write_json(tmp_path / "stats.json", {"mean_length": 8.0})
+    hours, counts = openp5_hours.openp5_hours(directory, torch.device("cpu"))
+    users, ratings = TABLE_1["Music"].users, TABLE_1["Music"].ratings
+    assert hours["Open-P5_4 1000 beams"]["Music"] == pytest.approx(
+        [2 * (ratings - 3 * users) / 3600, users / 100]
+    )  # 2 s a prefix
+    assert hours["Open-P5_4 exact scores"]["Sport"] == pytest.approx(
+        [2 * 5 * TABLE_1["Sport"].users / 3600, TABLE_1["Sport"].users / 7200]
+    )
+    assert counts == {"Open-P5_4": {"parameters": 7, "trained_parameters": 3}}
+    with pytest.raises(InputError, match="its openp5 ran on cpu, this benchmark runs on cuda"):
+        openp5_hours.openp5_hours(directory, torch.device("cuda"))
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------------
