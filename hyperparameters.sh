@@ -48,6 +48,7 @@ CONTROL_ITEM_DROPOUT=0.1
 CONTROL_WARMUP_STEPS=50
 CONTROL_NUM_TRAIN_EPOCHS=5
 CONTROL_SAVE_STEPS=100
+CONTROL_OPENP5_NUM_TRAIN_EPOCHS=2       # pretrained, Open-P5 on random weights; as for the pretrained below
 
 case "$BACKBONE $DATASET" in
     "pretrained cloth")                 # paper, Table 6
@@ -108,6 +109,9 @@ case "$DATASET" in
         OPENP5_INDEXING=collaborative OPENP5_SOFTMAX=ids
         OPENP5_PER_DEVICE_TRAIN_BATCH_SIZE=32 OPENP5_GRADIENT_ACCUMULATION_STEPS=1 OPENP5_WARMUP_STEPS=50 OPENP5_SAVE_STEPS=200 ;;
 esac
+if [ "$DATASET" = scientific ]; then    # our choice: an epoch takes SmolLM2's first four layers 45 minutes of one core
+    OPENP5_NUM_TRAIN_EPOCHS=1 CONTROL_OPENP5_NUM_TRAIN_EPOCHS=1 OPENP5_SAVE_STEPS=355
+fi
 if [ "$BACKBONE" = random ]; then       # our choice: it has all to learn, and no other words
     OPENP5_NUM_TRAIN_EPOCHS=10 OPENP5_SOFTMAX=ids
 fi

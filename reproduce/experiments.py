@@ -190,6 +190,14 @@ def controls(depth: int) -> list[Model]:
 # Kind of experiment -> module that looks into its last model, or, of quantise, into each
 ANALYSES = {"depth-infer": "depth_infer", "layers": "layers", "quantise": "quantise"}
 OPENP5 = Model("openp5", "Open-P5", "openp5", paper="Open-P5", optional=True)
+OPENP5_RANDOM = Model(
+    "openp5_random",
+    "Open-P5, random weights, trained whole",
+    "openp5",
+    flags="--train_strategy full --num_train_epochs $CONTROL_OPENP5_NUM_TRAIN_EPOCHS",
+    random=True,
+    optional=True,
+)
 TEXTS = {"text": "", "text_minilm": "--encoder minilm"}  # directory of text vectors -> flags of embed_titles.py
 TITLED = (
     "--start passing --user_length $TITLED_USER_LENGTH --item_dropout $TITLED_ITEM_DROPOUT --learning_rate $TITLED_LEARNING_RATE"
@@ -300,11 +308,12 @@ EXPERIMENTS = {
     "pretrained": Experiment(
         "Pretrained or random weights",
         "",
-        "E4SRec_8 and _4 on a pretrained base model and on its shape with random weights, each with LoRA and trained whole",
-        models=[e4srec(8), *controls(8), e4srec(4), *controls(4)],
+        "E4SRec_8 and _4 on a pretrained base model and on its shape with random weights, each with LoRA and whole; Open-P5 on both",
+        models=[e4srec(8), *controls(8), e4srec(4), *controls(4), OPENP5, OPENP5_RANDOM],
         pairs=[
             *(pair for depth in (8, 4) for pair in pairs(f"e4srec_{depth}", *(model.name for model in controls(depth)))),
             *((f"e4srec_{depth}_whole", f"e4srec_{depth}_random") for depth in (8, 4)),
+            (OPENP5.name, OPENP5_RANDOM.name),
         ],
         reference="e4srec_8",
         pretrained=True,

@@ -68,10 +68,11 @@ def test_teachers_of_other_sizes():
 
 
 def test_controls_differ_in_their_weights_and_in_what_is_trained_alone():
-    """Pretrained or random, LoRA or whole: four models a depth, of which the first has no flags of its own."""
+    """Pretrained or random, LoRA or whole: four models a depth, of which the first has no flags of its own; two Open-P5s."""
     models = {model.name: model for model in models_of("pretrained", SMOLLM)}
-    assert len(models) == 8 and [name for name, model in models.items() if model.random] == [
-        f"e4srec_{depth}_random{kind}" for depth in (8, 4) for kind in ("_lora", "")
+    assert len(models) == 10 and [name for name, model in models.items() if model.random] == [
+        *(f"e4srec_{depth}_random{kind}" for depth in (8, 4) for kind in ("_lora", "")),
+        "openp5_random",
     ]
     for depth in (8, 4):
         plain, whole, lora, random = (models[f"e4srec_{depth}{kind}"] for kind in ("", "_whole", "_random_lora", "_random"))
