@@ -153,8 +153,9 @@ def shown(value: float | None, form: str) -> Cell:
 
 
 def number(value: float | None) -> Cell:
-    """Counts in full, other numbers with four digits."""
-    return shown(value, "," if isinstance(value, int) else ",.4g")
+    """Counts in full, other numbers with four digits, from ten thousand on without decimals."""
+    large = isinstance(value, float) and abs(value) >= 1e4
+    return shown(value, "," if isinstance(value, int) else ",.0f" if large else ",.4g")
 
 
 def percent(value: float | None) -> Cell:
