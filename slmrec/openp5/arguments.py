@@ -7,6 +7,7 @@ from typing import Literal
 
 from slmrec.checks import at_least, check_choices, each, seed_in_range, share_below_one
 from slmrec.errors import InputError
+from slmrec.llm.arguments import refuse_lora_flags
 from slmrec.training.arguments import LlmTrainingArguments
 
 
@@ -75,6 +76,10 @@ class OpenP5Arguments:
         seed_in_range("index_seed", self.index_seed)
         if self.indexing != "collaborative" and (self.clusters, self.cluster_size) != (20, 500):
             raise InputError("--clusters and --cluster_size are only for --indexing collaborative")
+
+    def refuse_adapters(self) -> None:
+        """Raises InputError where anything is said about adapters: for a backbone that is trained whole."""
+        refuse_lora_flags(self)
 
     @property
     def tasks(self) -> tuple[str, ...]:

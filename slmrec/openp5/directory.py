@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from slmrec.artifacts import first_difference, read_json, stage_directory, write_json
 from slmrec.errors import InputError
 from slmrec.llm.adapter_folder import described_base, find_base
-from slmrec.llm.arguments import refuse_lora_flags
 from slmrec.llm.backbone import (
     NO_REMOTE_CODE,
     add_lora,
@@ -54,7 +53,7 @@ def check_base_model(arguments: OpenP5Arguments) -> None:
     if resolve_train_strategy(arguments) == "lora":
         require_layers_named(config, arguments.lora_target_modules)
     else:
-        refuse_lora_flags(arguments)
+        arguments.refuse_adapters()
 
 
 def new_openp5(arguments: OpenP5Arguments, index: ItemIndex, dtype: torch.dtype = torch.float32) -> OpenP5Recommender:

@@ -16,12 +16,14 @@ from typing import TypeVar
 from slmrec.command_line import grouped, parse_arguments
 from slmrec.errors import InputError
 from slmrec.llm.arguments import BackboneArguments, EllmArguments
+from slmrec.openp5.arguments import OpenP5Arguments
 from slmrec.pipeline.flags import OPENP5_STAGE, STAGES
 
-Arguments = TypeVar("Arguments", EllmArguments, BackboneArguments)
+Arguments = TypeVar("Arguments", EllmArguments, BackboneArguments, OpenP5Arguments)
 
 KINDS = {described.command: described.kinds for described in (*STAGES.values(), OPENP5_STAGE)}
 FINETUNE, DISTILL, BACKBONE = "python finetune.py", "python distill.py", "python -m slmrec.llm.make_backbone"
+ON_A_BASE_MODEL = {FINETUNE: EllmArguments, DISTILL: EllmArguments, OPENP5_STAGE.command: OpenP5Arguments}
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def check_together(steps: list[Step], given: dict[Path | None, SimpleNamespace])
     """Raises InputError where a later stage would refuse what an earlier one is going to make."""
     for step in steps:
         ours = given.get(step.output_dir)
-        if step.program not in (FINETUNE, DISTILL) or ours is None:
+        if step.program not in ON_A_BASE_MODEL or ours is None:
             continue
         backbone = given.get(Path(ours.base_model))
         if backbone is not None:
@@ -120,11 +122,11 @@ def check_together(steps: list[Step], given: dict[Path | None, SimpleNamespace])
 
 
 def _check_on_random_backbone(step: Step, ours: SimpleNamespace, backbone: SimpleNamespace) -> None:
-    if ours.num_layers > backbone.num_layers:
+    if (ours.num_layers or 1) > backbone.num_layers:  # an Open-P5 takes all layers where no number is given
         raise InputError(f"{step.name}: --num_layers {ours.num_layers}: the backbone has {backbone.num_layers} layers")
     if ours.train_strategy != "lora":
         try:
-            _as(EllmArguments, ours).refuse_adapters()
+            _as(ON_A_BASE_MODEL[step.program], ours).refuse_adapters()
         except InputError as error:
             raise InputError(f"{step.name}: {error}") from None
 
@@ -152,9 +154,10 @@ def check_base_models(steps: list[Step], given: dict[Path | None, SimpleNamespac
     """
     for step in steps:
         ours = given.get(step.output_dir)
-        if step.program not in (FINETUNE, DISTILL) or ours is None:
+        if step.program not in ON_A_BASE_MODEL or ours is None:
             continue
-        if ours.load_in_4bit:
+        kind = ON_A_BASE_MODEL[step.program]
+        if kind is EllmArguments and ours.load_in_4bit:
             from slmrec.llm.four_bits import FLAG, require_four_bits
 
             require_four_bits(f"{step.name}: {FLAG}", ours.device)
@@ -164,14 +167,18 @@ def check_base_models(steps: list[Step], given: dict[Path | None, SimpleNamespac
         from slmrec.llm.backbone import require_layers_named  # which needs transformers, like the rest
         from slmrec.llm.base_model import local_base_model
         from slmrec.llm.make_backbone import small_llama_config
-        from slmrec.llm.model_directory import check_base_model
+
+        if kind is EllmArguments:
+            from slmrec.llm.model_directory import check_base_model
+        else:
+            from slmrec.openp5.directory import check_base_model
 
         try:
             if backbone is not None:
                 require_layers_named(small_llama_config(_as(BackboneArguments, backbone)), ours.lora_target_modules)
                 continue
             base_model = local_base_model(ours.base_model, ours.models_dir)
-            check_base_model(replace(_as(EllmArguments, ours), base_model=base_model))
+            check_base_model(replace(_as(kind, ours), base_model=base_model))
         except InputError as error:
             raise InputError(f"{step.name}: {error}") from None
 

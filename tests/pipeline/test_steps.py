@@ -81,6 +81,30 @@ def test_what_does_not_fit(changes, message):
     assert str(refused.value) == message
 
 
+def open_p5(**flags):
+    given = {"data": "d", "base_model": "r/backbone", "output_dir": "r/openp5"} | flags
+    words = [text for flag, value in given.items() for text in (f"--{flag}", str(value))]
+    return [plan()[0], Step("openp5", ("python", "train_openp5.py", *words))]
+
+
+def test_an_open_p5_that_does_not_fit(tiny_backbone):
+    """To a random backbone that is to be made, then to one that is there."""
+    for fits in ({}, {"num_layers": 8}, {"train_strategy": "lora", "lora_r": 4}):
+        check(open_p5(**fits))
+    for flags, message in (
+        ({"num_layers": 9}, "openp5: --num_layers 9: the backbone has 8 layers"),
+        ({"lora_r": 4}, "openp5: --lora_r: r/backbone is trained whole, without adapters"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check(open_p5(**flags))
+    (step,) = open_p5(base_model=tiny_backbone)[1:]
+    check_base_models([step], check_flags([step]))
+    for flags, message in (({"num_layers": 9}, "openp5: --num_layers 9: .* has 4 layers"), ({"lora_r": 4}, "openp5: --lora_r: ")):
+        (step,) = open_p5(base_model=tiny_backbone, **flags)[1:]
+        with pytest.raises(InputError, match=message):
+            check_base_models([step], check_flags([step]))
+
+
 def test_another_recommender_has_its_own_flags():
     words = ("python", "train_sr_trad.py", "--model", "duorec", "--data", "d", "--output_dir", "o", "--contrast_weight", "0.1")
     check([Step("duorec", words)])
