@@ -308,7 +308,7 @@ EXPERIMENTS = {
     "pretrained": Experiment(
         "Pretrained or random weights",
         "",
-        "E4SRec_8 and _4 on a pretrained base model and on its shape with random weights, each with LoRA and whole; Open-P5 on both",
+        "E4SRec_8 and _4 on a pretrained base model and its shape with random weights, each with LoRA and whole; Open-P5 on both",
         models=[e4srec(8), *controls(8), e4srec(4), *controls(4), OPENP5, OPENP5_RANDOM],
         pairs=[
             *(pair for depth in (8, 4) for pair in pairs(f"e4srec_{depth}", *(model.name for model in controls(depth)))),
