@@ -168,17 +168,19 @@ def check_base_models(steps: list[Step], given: dict[Path | None, SimpleNamespac
         from slmrec.llm.base_model import local_base_model
         from slmrec.llm.make_backbone import small_llama_config
 
-        if kind is EllmArguments:
-            from slmrec.llm.model_directory import check_base_model
-        else:
-            from slmrec.openp5.directory import check_base_model
-
         try:
             if backbone is not None:
                 require_layers_named(small_llama_config(_as(BackboneArguments, backbone)), ours.lora_target_modules)
                 continue
             base_model = local_base_model(ours.base_model, ours.models_dir)
-            check_base_model(replace(_as(kind, ours), base_model=base_model))
+            if kind is EllmArguments:
+                from slmrec.llm.model_directory import check_base_model
+
+                check_base_model(replace(_as(EllmArguments, ours), base_model=base_model))
+            else:
+                from slmrec.openp5.directory import check_base_model as check_base_of_openp5
+
+                check_base_of_openp5(replace(_as(OpenP5Arguments, ours), base_model=base_model))
         except InputError as error:
             raise InputError(f"{step.name}: {error}") from None
 
