@@ -29,13 +29,13 @@ from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.cases import Case, Models, shaped_like_base_model
 from reproduce.efficiency.environment import environment
 from reproduce.efficiency.memory import peak_memory
-from reproduce.efficiency.openp5_hours import openp5_hours
+from reproduce.efficiency.openp5_hours import OpenP5Costs, openp5_costs
 from reproduce.efficiency.shares import ranking_shares, training_shares
 from reproduce.efficiency.timing import ProcessorShare
 from reproduce.efficiency.workload import Workload, make_workload
 from reproduce.efficiency_tables import efficiency_tables
 from reproduce.table import to_text
-from slmrec.artifacts import stage_input, write_json
+from slmrec.artifacts import write_json
 from slmrec.command_line import parse_arguments
 from slmrec.llm.backbone import backbone_input
 from slmrec.runtime import pick_device, run_main
@@ -47,13 +47,12 @@ def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(BenchmarkArguments, argv, description=__doc__)
     arguments = shaped_like_base_model(arguments)
     device = pick_device(arguments.device)
-    if arguments.openp5:
-        openp5_hours(arguments.openp5, device)  # what it lacks is said before anything is timed
+    openp5 = openp5_costs(arguments.openp5, device) if arguments.openp5 else OpenP5Costs()  # before anything is timed
     workload = make_workload(arguments)
     models = Models(arguments, workload.dataset.num_items, device)
-    result = headline(measure(arguments, models, workload)) | {
+    result = headline(measure(arguments, models, workload, openp5)) | {
         "lengths": workload.label,
-        "configuration": asdict(arguments) | described_base(arguments),
+        "configuration": asdict(arguments) | described_base(arguments) | {"openp5": openp5.digest},
         "environment": environment("reproduce.efficiency", argv, device),
     }
     print(as_text(result), flush=True)
@@ -78,7 +77,7 @@ def as_text(result: dict) -> str:
     return "\n\n".join([head, *("\n".join([table.detail, to_text(table.header, table.rows), table.note]) for table in tables)])
 
 
-def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -> dict:
+def measure(arguments: BenchmarkArguments, models: Models, workload: Workload, openp5: OpenP5Costs) -> dict:
     """Each part that is asked for, under its name."""
     parts, result = set(arguments.parts), {}
     if "memory" in parts:  # first: on a GPU nothing else is held yet
@@ -90,24 +89,23 @@ def measure(arguments: BenchmarkArguments, models: Models, workload: Workload) -
         result["models"] = speedups.compare_models(models, workload, arguments.repeats)
         result["parameters"] = speedups.parameters(models)
         llama = paper_tables.llama_parameters(arguments)
-        result["parameters"] |= {f"{name} at LLaMA-7B shape": count for name, count in llama.items()}
+        result["parameters"] |= {f"{name} at LLaMA-7B shape": count for name, count in llama.items()} | openp5.parameters
     if "shares" in parts:
         training = training_shares(models, workload, arguments.repeats)
         result["shares"] = {"training": training, "ranking": ranking_shares(models, workload)}
     if "precision" in parts:
         result["precision"] = speedups.compare_precisions(models, workload, arguments.repeats)
     if {"models", "shares"} <= parts:
-        result["tables"] = tables(arguments, models, workload, result)
+        result["tables"] = tables(arguments, models, workload, result, openp5)
     if models.device.type == "cpu":
         result["processor_share"] = share()
     return result
 
 
 def described_base(arguments: BenchmarkArguments) -> dict:
-    """A base model by its name and digest instead of its path, an Open-P5 by its digest, and without the place of the models."""
+    """A base model by its name and digest instead of its path, and without the place of the models."""
     base = {"base_model": arguments.base_model and backbone_input(arguments.base_model)}
-    openp5 = arguments.openp5 and stage_input(arguments.openp5, "openp5")["digest"]
-    return base | {"models_dir": Path(arguments.models_dir).name, "openp5": openp5}
+    return base | {"models_dir": Path(arguments.models_dir).name}
 
 
 def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:
@@ -123,13 +121,9 @@ def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:
     return cases | {"loss alone, training": None}
 
 
-def tables(arguments: BenchmarkArguments, models: Models, workload: Workload, result: dict) -> dict:
+def tables(arguments: BenchmarkArguments, models: Models, workload: Workload, result: dict, openp5: OpenP5Costs) -> dict:
     costs = paper_tables.seconds_per_row(arguments, result["models"], result["shares"])
-    detailed = paper_tables.table_7(models, workload, costs)
-    if arguments.openp5:
-        hours, counts = openp5_hours(arguments.openp5, models.device)
-        paper_tables.ours(detailed).update(hours)
-        result["parameters"] |= counts
+    detailed = paper_tables.table_7(models, workload, costs, openp5.hours)
     conventional = paper_tables.conventional_seconds(arguments, workload, models.device)
     ranking = next(iter(costs.values())).ranking
     return {

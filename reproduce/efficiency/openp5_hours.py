@@ -7,6 +7,7 @@ users. A longer catalogue costs more than this: 1,000 beams go through as many i
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,11 +20,23 @@ from slmrec.errors import InputError
 NO_PREFIX = 3  # of a user's actions: the first, whose prefix is empty, and those of validation and test
 
 
-def openp5_hours(directory: str | Path, device: torch.device) -> tuple[dict[str, dict], dict[str, dict]]:
-    """Its rows of Table 7, way -> data set -> [training hours an epoch, inference hours], and its parameters by name.
+@dataclass(frozen=True)
+class OpenP5Costs:
+    """What the benchmark's tables take from an Open-P5; nothing where none is given.
 
-    Raises InputError where it was not looked into, or trained or timed on another kind of device than `device`.
+    Attributes:
+        digest: of its stage.
+        hours: its rows of Table 7, way -> data set -> [training hours an epoch, inference hours].
+        parameters: in all and trained, by its name.
     """
+
+    digest: str | None = None
+    hours: dict[str, dict] = field(default_factory=dict)
+    parameters: dict[str, dict] = field(default_factory=dict)
+
+
+def openp5_costs(directory: str | Path, device: torch.device) -> OpenP5Costs:
+    """Raises InputError where the model was not looked into, or trained or timed on another kind of device than `device`."""
     directory = Path(directory)
     trained, looked = read_manifest(directory, "openp5"), directory / "generation-test"
     if not looked.is_dir():
@@ -44,4 +57,4 @@ def openp5_hours(directory: str | Path, device: torch.device) -> tuple[dict[str,
         training = size.users * prefixes * per_prefix / HOUR
         for way, cost in found["ways"].items():
             hours[f"{name} {way}"][dataset] = [training, size.users * cost["seconds_per_user"] / HOUR]
-    return hours, {name: {key: metrics[key] for key in ("parameters", "trained_parameters")}}
+    return OpenP5Costs(trained["digest"], hours, {name: {key: metrics[key] for key in ("parameters", "trained_parameters")}})

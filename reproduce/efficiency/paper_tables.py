@@ -74,21 +74,17 @@ def seconds_per_row(arguments: BenchmarkArguments, comparison: dict, shares: dic
     }
 
 
-def table_7(models: Models, workload: Workload, costs: dict[str, SecondsPerRow]) -> Table:
-    """Method -> data set -> [training hours per epoch, inference hours]: the paper's, then ours."""
-    hours = {name: {dataset: _hours(models, workload, cost, dataset) for dataset in TABLE_1} for name, cost in costs.items()}
-    paper = {name: {dataset: list(pair) for dataset, pair in row.items()} for name, row in TABLE_7.items()}
-    return {"paper (one A100)": paper, f"ours ({EXTRAPOLATED})": hours}
-
-
-def ours(table: Table) -> dict:
-    """Our side of one of these tables."""
-    return list(table.values())[1]
+def table_7(models: Models, workload: Workload, costs: dict[str, SecondsPerRow], others: Table | None = None) -> Table:
+    """Method -> data set -> [training hours per epoch, inference hours]: the paper's, then ours, with those of `others` last."""
+    ours = {name: {dataset: _hours(models, workload, cost, dataset) for dataset in TABLE_1} for name, cost in costs.items()}
+    paper = {name: {dataset: list(hours) for dataset, hours in row.items()} for name, row in TABLE_7.items()}
+    return {"paper (one A100)": paper, f"ours ({EXTRAPOLATED})": ours | (others or {})}
 
 
 def table_5(detailed: Table, parameters: dict) -> Table:
     """Method -> means over the data sets of Table 7, with the parameters in 10^9 (trained, at inference)."""
-    means = {name: [float(np.mean([hours[i] for hours in row.values()])) for i in (0, 1)] for name, row in ours(detailed).items()}
+    ours = list(detailed.values())[1]
+    means = {name: [float(np.mean([hours[i] for hours in row.values()])) for i in (0, 1)] for name, row in ours.items()}
     counts = {name: parameters[_model_name(name)] for name in means}
     rows = {
         name: [*pair, counts[name]["trained_parameters"] / 1e9, counts[name]["parameters"] / 1e9] for name, pair in means.items()
@@ -99,9 +95,9 @@ def table_5(detailed: Table, parameters: dict) -> Table:
 def table_8(detailed: Table, conventional: dict[str, float], ranking: float) -> Table:
     """Method -> inference hours, the mean over the data sets."""
     users = [size.users for size in TABLE_1.values()]
-    found = {name: [float(np.mean(users)) * (seconds + ranking) / HOUR] for name, seconds in conventional.items()}
-    found |= {name: [float(np.mean([hours[1] for hours in row.values()]))] for name, row in ours(detailed).items()}
-    return {"paper (one A100)": {name: [row[0]] for name, row in TABLE_8.items()}, list(detailed)[1]: found}
+    ours = {name: [float(np.mean(users)) * (seconds + ranking) / HOUR] for name, seconds in conventional.items()}
+    ours |= {name: [float(np.mean([hours[1] for hours in row.values()]))] for name, row in list(detailed.values())[1].items()}
+    return {"paper (one A100)": {name: [row[0]] for name, row in TABLE_8.items()}, list(detailed)[1]: ours}
 
 
 def conventional_seconds(arguments: BenchmarkArguments, workload: Workload, device: torch.device) -> dict[str, float]:

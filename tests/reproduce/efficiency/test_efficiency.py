@@ -243,34 +243,34 @@ def test_extrapolated_hours_by_hand(models, workload):
     assert longer["Sport"] == pytest.approx(rows["Sport"])  # its mean length is unknown
 
 
-def test_hours_of_an_open_p5_by_hand(tmp_path, monkeypatch):
+def test_hours_of_an_open_p5_by_hand(models, workload, tmp_path, monkeypatch):
     directory = tmp_path / "openp5"
     stages = {
-        directory: {"stage": "openp5", "device": "cpu", "config": {"num_layers": 4}},
+        directory: {"stage": "openp5", "device": "cpu", "digest": "d", "config": {"num_layers": 4}},
         directory / "generation-test": {"stage": "generation", "device": "cpu"},
     }
     stages[directory]["config"] |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
     monkeypatch.setattr(openp5_hours, "read_manifest", lambda place, stage: stages[place])
     monkeypatch.setattr(openp5_hours, "input_directory", lambda place, name: tmp_path)
     with pytest.raises(InputError, match="reproduce.analysis.generation --model .* has to run first"):
-        openp5_hours.openp5_hours(directory, torch.device("cpu"))
+        openp5_hours.openp5_costs(directory, CPU)
     (directory / "generation-test").mkdir(parents=True)
     ways = {"exact scores": {"seconds_per_user": 0.5}, "1000 beams": {"seconds_per_user": 36.0}}
     write_json(directory / "generation-test/metrics.json", {"ways": ways})
     trained = {"steps": 10, "train_seconds": 320.0, "parameters": 7, "trained_parameters": 3}
     write_json(directory / "metrics.json", trained)
     write_json(tmp_path / "stats.json", {"mean_length": 8.0})
-    hours, counts = openp5_hours.openp5_hours(directory, torch.device("cpu"))
-    users, ratings = TABLE_1["Music"].users, TABLE_1["Music"].ratings
-    assert hours["Open-P5_4 1000 beams"]["Music"] == pytest.approx(
-        [2 * (ratings - 3 * users) / 3600, users / 100]
-    )  # 2 s a prefix
-    assert hours["Open-P5_4 exact scores"]["Sport"] == pytest.approx(
-        [2 * 5 * TABLE_1["Sport"].users / 3600, TABLE_1["Sport"].users / 7200]
-    )
-    assert counts == {"Open-P5_4": {"parameters": 7, "trained_parameters": 3}}
+    costs = openp5_hours.openp5_costs(directory, CPU)
+    music, sport, per_prefix = TABLE_1["Music"], TABLE_1["Sport"], 2
+    in_music = [per_prefix * (music.ratings - 3 * music.users) / 3600, music.users / 100]
+    assert costs.hours["Open-P5_4 1000 beams"]["Music"] == pytest.approx(in_music)
+    in_sport = [per_prefix * 5 * sport.users / 3600, sport.users / 7200]  # whose mean length is unknown
+    assert costs.hours["Open-P5_4 exact scores"]["Sport"] == pytest.approx(in_sport)
+    assert costs.parameters == {"Open-P5_4": {"parameters": 7, "trained_parameters": 3}} and costs.digest == "d"
     with pytest.raises(InputError, match="its openp5 ran on cpu, this benchmark runs on cuda"):
-        openp5_hours.openp5_hours(directory, torch.device("cuda"))
+        openp5_hours.openp5_costs(directory, torch.device("cuda"))
+    detailed = paper_tables.table_7(models, workload, {}, costs.hours)
+    assert list(paper_tables.table_5(detailed, costs.parameters).values())[1].keys() == costs.hours.keys()
 
 
 # -- the command -----------------------------------------------------------------------------------------------------------------
