@@ -93,10 +93,11 @@ def find_place(experiment: str, dataset: str, own: PipelineArguments, shares: Sh
     run_dir, shared = own.run_dir, Path(own.run_dir or f"runs/{dataset}")
     base_model = own.base_model or os.environ.get("BASE_MODEL")
     named = {name for model in models_of(experiment, Backbone()) for name in re.findall(r"\$(\w+)", model.flags)}
-    variables = ["BASE_MODEL", *SASREC_SETTINGS.values(), *sorted(named)]  # not those of a base model: SASRec is shared by all
+    variables = ["BASE_MODEL", *SASREC_SETTINGS.values()]  # not those of a base model: SASRec is shared by all
     values = shell_values(dataset, variables, ROOT, os.environ | {"BASE_MODEL": ""})
     usual = values["BASE_MODEL"]
     name = base_model or usual
+    values |= shell_values(dataset, sorted(named), ROOT, os.environ | {"BASE_MODEL": name})
     if EXPERIMENTS[experiment].pretrained and not name:
         raise InputError(f"{experiment} compares a pretrained base model with random weights: give --base_model")
     short = re.sub(r"[^a-z0-9.]+", "-", Path(name).name.lower()).removesuffix(".gguf")

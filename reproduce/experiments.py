@@ -169,16 +169,16 @@ KD_KINDS = [
     replace(COS_NORM, label="features (cos + norm)"),
     replace(FULL, label="features and supervision (SLMRec)"),
 ]
-CONTROL = (  # what a pretrained base model is given, but for the learning rate of all weights
-    "--item_dropout $CONTROL_ITEM_DROPOUT --warmup_steps $CONTROL_WARMUP_STEPS --num_train_epochs $CONTROL_NUM_TRAIN_EPOCHS "
-    "--save_steps $CONTROL_SAVE_STEPS"
+CONTROL = (  # what the base model itself is given, as the run scripts would give random weights values of their own
+    "--targets $TARGETS --item_dropout $ITEM_DROPOUT --warmup_steps $WARMUP_STEPS --max_steps $MAX_STEPS "
+    "--num_train_epochs $NUM_TRAIN_EPOCHS --save_steps $SAVE_STEPS"
 )
-WHOLE = f"--train_strategy full --learning_rate $CONTROL_WHOLE_LEARNING_RATE {CONTROL}"
+WHOLE = f"--train_strategy full --learning_rate $WHOLE_LEARNING_RATE {CONTROL}"
 
 
 def controls(depth: int) -> list[Model]:
     """E4SRec of this depth: pretrained and trained whole, and with random weights, with LoRA and whole."""
-    name, lora = f"e4srec_{depth}", f"--train_strategy lora --learning_rate $CONTROL_LEARNING_RATE {CONTROL}"
+    name, lora = f"e4srec_{depth}", f"--train_strategy lora --learning_rate $LEARNING_RATE {CONTROL}"
     label = f"E4SRec_{depth}"
     return [
         Model(f"{name}_whole", f"{label}, trained whole", "finetune", depth, flags=WHOLE),
@@ -194,7 +194,7 @@ OPENP5_RANDOM = Model(
     "openp5_random",
     "Open-P5, random weights, trained whole",
     "openp5",
-    flags="--train_strategy full --num_train_epochs $CONTROL_OPENP5_NUM_TRAIN_EPOCHS",
+    flags="--train_strategy full --softmax $OPENP5_SOFTMAX --num_train_epochs $OPENP5_NUM_TRAIN_EPOCHS",
     random=True,
     optional=True,
 )

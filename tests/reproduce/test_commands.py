@@ -93,7 +93,7 @@ def test_seeds_have_their_own_sasrec_and_backbone(commands):
     assert len(starting(lines, "slmrec.data ")) == 1 and not starting(lines, "seed_2")
 
 
-@pytest.mark.parametrize("dataset", ["mine", "scientific"])
+@pytest.mark.parametrize("dataset", ["mine", "scientific", "beauty", "music"])
 def test_random_weights_of_a_base_models_shape_are_made_once_a_seed(commands, dataset):
     """The control for pretraining: all else, the adapters' settings too, is the pretrained model's."""
     given = ("--base_model", "smollm2-135m", "--seeds", "2", "--models_dir", "elsewhere")
@@ -102,7 +102,7 @@ def test_random_weights_of_a_base_models_shape_are_made_once_a_seed(commands, da
     assert "--like smollm2-135m" in made and "--num_layers 8" in made and "--models_dir elsewhere" in made
     (lora,) = starting(lines, f"run_finetune.sh {own}/e4srec_4_random_lora ", f"--base_model {own}/backbone_random")
     assert lines.index(made) < lines.index(lora)
-    named = ["LEARNING_RATE", "ITEM_DROPOUT", "WARMUP_STEPS", "NUM_TRAIN_EPOCHS", "SAVE_STEPS"]
+    named = ["TARGETS", "LEARNING_RATE", "ITEM_DROPOUT", "WARMUP_STEPS", "MAX_STEPS", "NUM_TRAIN_EPOCHS", "SAVE_STEPS"]
     values = shell_values(dataset, named, ROOT, os.environ | {"BASE_MODEL": "x"})
     flags = {name.upper(): words[-1] for name, words in grouped(["--data", *lora.partition(" --data ")[2].split()]) if words}
     assert values.items() <= flags.items()
