@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from slmrec.artifacts import input_directory, read_manifest, stage_directory
 from slmrec.checkpoints import require_whole
 from slmrec.errors import InputError
 from slmrec.recommender import Recommender
+from slmrec.runtime import quiet_libraries
 
 MODEL_STAGES = ("encoder", "finetune", "distill", "openp5")
 
@@ -33,27 +35,32 @@ def load_recommender(directory: str | Path, device: torch.device | str = "cpu") 
     elif stage == "openp5":
         from slmrec.openp5.directory import load_openp5
 
-        model = load_openp5(directory)
+        with quiet_libraries_within():
+            model = load_openp5(directory)
     else:
         from slmrec.llm.model_directory import load_ellmrec
 
-        with without_bars():
+        with quiet_libraries_within():
             model = load_ellmrec(directory)
     return model.to(device).eval()
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Transformers shows a bar for each folder of weights that it opens, which in a notebook stays there."""
+def quiet_libraries_within() -> Iterator[None]:
+    """Transformers shows a bar for each folder of weights that it opens, which in a notebook stays there, and tells its users,
+    not ours, what it left as it is and will rename. Afterwards it is as loud as before: a program may use it for more than this.
+    """
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    with warnings.catch_warnings():
+        quiet_libraries()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if shown:
+                logging.enable_progress_bar()
 
 
 def data_directory(directory: str | Path) -> Path:

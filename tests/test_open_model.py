@@ -1,9 +1,11 @@
 import shutil
 import sys
 import types
+import warnings
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from slmrec.artifacts import Stage, stage_directory, stage_input
 from slmrec.errors import InputError
@@ -48,6 +50,35 @@ def test_a_checkpoint_is_loaded_itself(tmp_path, loaders):
     assert stage_directory(checkpoint) == tmp_path / "model" == stage_directory(tmp_path / "model")
     with pytest.raises(InputError, match="checkpoint-9: no such directory"):
         load_recommender(tmp_path / "model" / "checkpoint-9")
+
+
+@pytest.mark.parametrize(
+    "stage, loader", [("finetune", "llm.model_directory.load_ellmrec"), ("openp5", "openp5.directory.load_openp5")]
+)
+def test_opening_is_quiet_and_what_a_program_has_set_stays(stage, loader, tmp_path, monkeypatch, capfd, caplog):
+    """Bars, reports and coming names of transformers and peft are for whoever uses these, and stay on for them."""
+
+    def load(directory):
+        logging.get_logger("transformers.test").warning("left as it is")
+        warnings.warn_explicit("will be renamed", FutureWarning, "peft_model.py", 1, module="peft.peft_model")
+        for _ in logging.tqdm(range(2)):
+            pass
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(f"slmrec.{loader}", load)
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+    load_recommender(write_stage(stage, tmp_path / "model"))
+    assert capfd.readouterr().err == "" and not caplog.messages
+    assert logging.get_verbosity() == logging.WARNING and logging.is_progress_bar_enabled()
+    assert before[2] == list(warnings.filters)
+    with pytest.warns(FutureWarning):
+        load(tmp_path)
+    assert "2/2" in capfd.readouterr().err and caplog.messages == ["left as it is"]
+    logging.set_verbosity(before[0])
+    if not before[1]:
+        logging.disable_progress_bar()
 
 
 def test_a_stage_without_a_model_is_refused(tmp_path):
