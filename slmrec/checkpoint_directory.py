@@ -17,13 +17,14 @@ TOKENIZER_FILES = (  # of every kind of tokenizer that transformers knows
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "*vocab*", "merges.txt", "bpe.codes", "*.model", "*.spm"),
     *("*.tiktoken", "tekken.json", "chat_template*", "additional_chat_templates/*"),
 )
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")  # which nobody reads where safetensors are there
 LONGEST_REASON = 150  # characters: some libraries repeat the file
 
 
 def require_readable(checkpoint: str, flag: str) -> None:
     """Look at the files of a checkpoint directory before transformers does; a hub name passes.
 
-    Raises InputError when its configuration is missing, a file is a git-LFS pointer, a JSON file is none, or its
+    Raises InputError when its configuration is missing, a file that is read is a git-LFS pointer, a JSON file is none, or its
     model is of a kind that only code beside it knows.
     """
     directory = Path(checkpoint)
@@ -31,8 +32,9 @@ def require_readable(checkpoint: str, flag: str) -> None:
         return
     if not (directory / "config.json").is_file():
         raise InputError(f"{flag} {directory}: the directory has no config.json")
+    unread = OTHER_WEIGHTS if any(directory.glob("*.safetensors")) else ()
     for path in sorted(directory.iterdir()):
-        if path.is_file() and starts_with(path, LFS_POINTER):
+        if path.is_file() and path.suffix not in unread and starts_with(path, LFS_POINTER):
             raise InputError(f"{flag} {directory}: {path.name} is a git-LFS pointer, not the file: run git lfs pull there")
     paths = (*(directory / name for name in JSON_FILES), *directory.glob("*.index.json"))
     config = {path.name: read_json(path) for path in paths if path.is_file()}["config.json"]

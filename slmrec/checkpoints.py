@@ -45,6 +45,11 @@ def new_checkpoint(directory: Path, step: int, description: dict) -> Iterator[Pa
     processes.wait()
 
 
+def when_whole(directory: Path) -> Path:
+    """Where a checkpoint that is being written will lie; any other directory as it is."""
+    return directory.parent.parent / directory.name if directory.parent.name == WRITING else directory
+
+
 def _complete(directory: Path, name: str, description: dict) -> None:
     """List what was written, and give it its name."""
     growing = directory / WRITING

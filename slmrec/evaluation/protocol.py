@@ -48,7 +48,7 @@ class Evaluation:
 
     Attributes:
         metrics: {"sampled": {...}, "full": {...}}, as far as asked for; fractions, ready for metrics.json.
-        ranks: the same keys, int32 [U] in the order of the data set's users; 0 where there is no rival.
+        ranks: the same keys, int32 [U] in the order of the data set's users; 0 where there is no rival, or who is not ranked.
         seconds: wall time of "encode", "candidates" (drawing them) and "score".
     """
 
@@ -70,6 +70,7 @@ def evaluate_recommender(
     device: torch.device | str = "cpu",
     progress: bool = True,
     score_floats: int | None = None,
+    users: np.ndarray | None = None,
 ) -> Evaluation:
     """Rank every user's target of a split.
 
@@ -82,12 +83,13 @@ def evaluate_recommender(
         sampled: rank among `num_candidates` items that the user never touched.
         full_ranking: rank among all items, those masked that the user touched before the target.
         score_floats: how many floats scoring may hold at once; default SCORE_FLOATS.
+        users: int64, those whose targets are ranked, each against the candidates that it always has; default: all.
 
     Raises InputError when a user has too few actions, and NotFiniteError when the model's vectors or scores are not finite.
     """
     if not sampled and not full_ranking:
         raise ValueError("nothing to do: neither sampled nor full ranking is asked for")
-    rows = _split_rows(dataset, split, model.max_length)
+    rows = _split_rows(dataset, split, model.max_length, users)
     seconds = {"encode": 0.0, "candidates": 0.0, "score": 0.0}
     rankings: dict[str, _SampledRanking | _FullRanking] = {}
     floats = score_floats or SCORE_FLOATS
@@ -102,19 +104,19 @@ def evaluate_recommender(
     with _evaluating(model), torch.inference_mode(), counter:
         for chosen in own:
             batch = rows.collate(chosen)
-            users = batch["users"].numpy()
+            ranked = batch["users"].numpy()
             with _timed(seconds, "encode"):
                 on_device = {name: tensor.to(device) for name, tensor in batch.items()}
                 vectors = model.encode(on_device)  # [B, d]
-                _require_finite(vectors, users, "user vector")
+                _require_finite(vectors, ranked, "user vector")
             for ranking in rankings.values():
-                ranking.add(model, users, vectors, on_device["targets"])
-            counter.update(len(users))
+                ranking.add(model, ranked, vectors, on_device["targets"])
+            counter.update(len(ranked))
         if sharding() and len(own) < len(batches[:: processes.number()]):
             model.encode({name: tensor.to(device) for name, tensor in rows.collate(batches[0]).items()})  # all compute together
     for ranking in rankings.values():
         ranking.gather()
-    metrics = {name: ranking.metrics() for name, ranking in rankings.items()}
+    metrics = {name: ranking.metrics(rows.users) for name, ranking in rankings.items()}
     return Evaluation(metrics, {name: ranking.ranks for name, ranking in rankings.items()}, seconds)
 
 
@@ -160,15 +162,15 @@ class _SampledRanking:
         self.ranks, self.counts = processes.summed(self.ranks), processes.summed(self.counts)
         self.digests = processes.summed(self.digests)
 
-    def metrics(self) -> dict:
+    def metrics(self, users: np.ndarray) -> dict:
         fewest = int(self.counts[self.counts > 0].min(initial=self.num_candidates))
         small = fewest < self.num_candidates
         if small and not in_pipeline():  # there the table at the end says it, once
             _warn_small_catalogue(self.dataset.num_items, self.num_candidates, fewest)
-        return _summary(self.ranks) | {
+        return _summary(self.ranks[users]) | {
             "candidates": fewest,  # of the user with the fewest, where the catalogue is small; else everybody's number
             "small_catalogue": small,
-            "candidates_digest": candidates_digest(self.digests),
+            "candidates_digest": candidates_digest(self.digests[users]),
             "seed": self.seed,
         }
 
@@ -193,8 +195,8 @@ class _FullRanking:
     def gather(self) -> None:
         self.ranks = processes.summed(self.ranks)
 
-    def metrics(self) -> dict:
-        return _summary(self.ranks) | {"items": self.dataset.num_items}
+    def metrics(self, users: np.ndarray) -> dict:
+        return _summary(self.ranks[users]) | {"items": self.dataset.num_items}
 
 
 def _sampled_ranks(
@@ -254,8 +256,8 @@ def _summary(ranks: np.ndarray) -> dict:
     return summarise(ranks)
 
 
-def _split_rows(dataset: SequenceDataset, split: str, max_length: int) -> SplitRows:
-    """The rows of a split, one for each user of the data set, row u being user u."""
+def _split_rows(dataset: SequenceDataset, split: str, max_length: int, users: np.ndarray | None) -> SplitRows:
+    """The rows of a split, one for each user."""
     if split not in ("valid", "test"):
         raise ValueError(f"split {split!r}: valid and test have targets to rank")
     if not dataset.num_users:
@@ -266,7 +268,7 @@ def _split_rows(dataset: SequenceDataset, split: str, max_length: int) -> SplitR
             f"user {short[0]} has {dataset.lengths[short[0]]} actions where {MIN_ACTIONS} are needed "
             f"({len(short)} such users); process the data again with a k-core of at least {MIN_ACTIONS}"
         )
-    return SplitRows(dataset, split, max_length)
+    return SplitRows(dataset, split, max_length, chosen=users)
 
 
 def _require_finite(values: torch.Tensor, users: np.ndarray, what: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from peft import PeftModel
 
+from slmrec.checkpoints import when_whole
 from slmrec.errors import InputError
 from slmrec.llm.backbone import backbone_input, plain_backbone
 from slmrec.llm.four_bits import how_read
@@ -17,10 +18,9 @@ base_model: {base}
 tags: [sequential-recommendation, lora]
 ---
 
-# An E-LLMRec on {base}
+# {kind} on {base}
 
-LoRA adapters on the first {layers} decoder layers of `{base}`, and the linear maps between its states and item embeddings
-(`heads.safetensors`). It reads a user's history as item vectors, not as text, and answers with a user vector.
+LoRA adapters on the first {layers} decoder layers of `{base}`, and {beside}
 
 Load the whole recommender with the project that wrote it:
 
@@ -49,6 +49,12 @@ decoder = PeftModel.from_pretrained(AutoModel.from_pretrained("BASE", num_hidden
 """
 
 
+KINDS = {  # of recommenders, and what beside adapters they have
+    "An E-LLMRec": """the linear maps between its states and item embeddings
+(`heads.safetensors`). It reads a user's history as item vectors, not as text, and answers with a user vector.""",
+    "An Open-P5": """vectors of the tokens that item ids are made of
+(`id_tokens.safetensors`, `item_index.csv`). It reads a user's history as ids between words, and writes the next item's id.""",
+}
 FOUR_BITS = """
 The base model was read in 4 bits: give from_pretrained
 `quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{quant_type}", bnb_4bit_compute_dtype="{dtype}")`
@@ -56,27 +62,30 @@ of transformers and `dtype="{dtype}"` as well.
 """
 
 
-def save_adapters(backbone: PeftModel, base_model: str, directory: Path) -> None:
-    """peft's own files, naming the base model by its absolute path, and a model card."""
+def save_adapters(backbone: PeftModel, base_model: str, directory: Path, kind: str) -> None:
+    """peft's own files, naming the base model by its absolute path, and a model card of a recommender of this kind."""
     name = base_model if _on_the_hub(base_model) else str(Path(base_model).resolve())
     backbone.peft_config["default"].base_model_name_or_path = name
-    backbone.save_pretrained(directory)
+    backbone.save_pretrained(directory, save_embedding_layers=False)
     shown = directory.with_name(directory.name.removesuffix(".partial")).name
     decoder = plain_backbone(backbone)
-    text = CARD.format(
-        base=Path(base_model).name if name != base_model else base_model, layers=decoder.config.num_hidden_layers, directory=shown
-    )
+    base, layers = Path(base_model).name if name != base_model else base_model, decoder.config.num_hidden_layers
+    text = CARD.format(kind=kind, beside=KINDS[kind], base=base, layers=layers, directory=shown)
     read = how_read(decoder)
     (directory / "README.md").write_text(text + (FOUR_BITS.format(**read) if read else ""), encoding="utf-8")
 
 
 def described_base(base_model: str, directory: Path) -> str | dict:
-    """A hub name as it is; of a directory its name, digests, absolute path, and its path from `directory`."""
+    """A hub name as it is; of a directory its name, digests, absolute path, and its path from `directory` once that is whole."""
     if _on_the_hub(base_model):
         return base_model
     there = Path(base_model).resolve()
     digests = {name: value for name, value in backbone_input(base_model).items() if name in ("digest", "weights")}
-    return {"name": there.name} | digests | {"absolute": str(there), "relative": os.path.relpath(there, directory.resolve())}
+    return (
+        {"name": there.name}
+        | digests
+        | {"absolute": str(there), "relative": os.path.relpath(there, when_whole(directory.resolve()))}
+    )
 
 
 def find_base(described: str | dict, directory: Path, tokenizer: bool = False) -> str:
@@ -97,8 +106,8 @@ def find_base(described: str | dict, directory: Path, tokenizer: bool = False) -
             return str(place)
     if there:
         raise InputError(f"{directory}: {there[0]} is not the {described['name']} that its adapters were trained on")
-    tried = " nor ".join(str(place) for place in dict.fromkeys(places))
-    raise InputError(f"{directory}: its base model {described['name']} is neither at {tried}; put it there")
+    tried = " or ".join(str(place) for place in dict.fromkeys(places))
+    raise InputError(f"{directory}: its base model {described['name']} is not at {tried}; put it there")
 
 
 def _on_the_hub(base_model: str) -> bool:

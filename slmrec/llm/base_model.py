@@ -8,6 +8,8 @@ A GGUF file is read and dequantised by transformers and written once, in float32
 
 from __future__ import annotations
 
+import difflib
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +31,13 @@ from slmrec.runtime import run_main
 
 STAGE = "base_model"
 GGUF_MAGIC = b"GGUF"
+HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"  # owner and model
 
 
 def local_base_model(name: str, models_dir: str | Path) -> str:
     """The checkpoint directory of a known name or a GGUF file, made if need be; anything else is returned as it is.
 
-    Raises InputError when a known model cannot be fetched, or a file holds no model that transformers can read.
+    Raises InputError when a known model cannot be fetched, a file holds no model that transformers can read, or it is neither.
     """
     path = Path(name)
     if name in KNOWN_MODELS:
@@ -42,9 +45,19 @@ def local_base_model(name: str, models_dir: str | Path) -> str:
     if path.is_file():
         _require_gguf(path)
         return str(_file_checkpoint(path, Path(models_dir)))
-    if path.suffix == ".gguf":
-        raise InputError(f"--base_model {name}: no such file")
+    if not path.exists():
+        _require_hub_name(name)
     return name
+
+
+def _require_hub_name(name: str) -> None:
+    """Raises InputError for what cannot be one, which would be asked for on the hub again and again."""
+    if Path(name).suffix == ".gguf":
+        raise InputError(f"--base_model {name}: no such file")
+    if not re.fullmatch(HUB_NAME, name):
+        near = difflib.get_close_matches(name, KNOWN_MODELS, n=1)
+        known = f"did you mean {near[0]}?" if near else f"known names are {', '.join(KNOWN_MODELS)}"
+        raise InputError(f"--base_model {name}: no such directory, and no hub name (OWNER/NAME); {known}")
 
 
 def _known_checkpoint(name: str, model: KnownModel, models_dir: Path) -> Path:

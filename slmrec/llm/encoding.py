@@ -184,11 +184,15 @@ def ropes(decoder: PreTrainedModel, rows: PromptedRows, *positions: torch.Tensor
 
 
 def attention_window(config: PretrainedConfig, layer: int, row_length: int) -> int | None:
-    """How many of the latest positions a layer (1-based) attends to, where that is less than a whole row."""
-    kinds = getattr(config, "layer_types", None)
-    sliding = kinds[layer - 1] == "sliding_attention" if kinds else True
+    """How many of the latest positions a layer (1-based) attends to, where that is less than a whole row.
+
+    As the models of transformers have it, whatever else a configuration says: a Mistral has the window in all layers, a Qwen2 in
+    those of that type, a LLaMA in none.
+    """
     window = getattr(config, "sliding_window", None)
-    return window if sliding and window is not None and window < row_length else None
+    if window is None or window >= row_length or config.model_type not in ("mistral", "qwen2"):
+        return None
+    return window if config.model_type == "mistral" or config.layer_types[layer - 1] == "sliding_attention" else None
 
 
 class Masks:

@@ -120,7 +120,7 @@ def _save_part(model: EllmRecommender, base_model: str, directory: Path) -> None
     directory.mkdir(parents=True, exist_ok=True)
     save_file(model.heads().state_dict(), directory / HEADS)
     if isinstance(model.backbone, PeftModel):
-        save_adapters(model.backbone, base_model, directory)
+        save_adapters(model.backbone, base_model, directory, "An E-LLMRec")
     else:
         plain_backbone(model.backbone).save_pretrained(directory / BACKBONE)
     described = {"base_model": described_base(base_model, directory), "encoding": model.encoding}

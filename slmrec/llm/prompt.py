@@ -42,12 +42,23 @@ def load_tokenizer(base_model: str) -> PreTrainedTokenizerBase:
         return kind.from_pretrained(base_model, trust_remote_code=False)
 
 
+def require_vectors(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> None:
+    """Raises InputError when a tokenizer's vocabulary, but for what was added to it, is larger than the table of vectors."""
+    if tokenizer.vocab_size > num_tokens:
+        raise InputError(
+            f"--base_model {tokenizer.name_or_path}: its tokenizer does not belong to it: it has {tokenizer.vocab_size} tokens, "
+            f"the model {num_tokens} token vectors"
+        )
+
+
 def tokenize_prompt(tokenizer: PreTrainedTokenizerBase, targets: str, num_tokens: int | None = None) -> Prompt:
     """The prompt's token ids, without special tokens, as in the released code.
 
     With targets="all" the user vectors are read at the items themselves, so nothing follows the items. `num_tokens` is the
-    number of token vectors that the decoder has. Raises InputError when the prompt needs one beyond.
+    number of token vectors that the decoder has. Raises InputError when the prompt needs one beyond, or the tokenizer has more.
     """
+    if num_tokens is not None:
+        require_vectors(tokenizer, num_tokens)
     with opening(tokenizer.name_or_path, "--base_model", "its tokenizer cannot be used"):
         before = tokenizer(BEFORE_ITEMS, add_special_tokens=False)["input_ids"]
         after = tokenizer(AFTER_ITEMS, add_special_tokens=False)["input_ids"] if targets == "last" else []

@@ -35,7 +35,9 @@ class OpenP5Arguments:
         default="sequential",
         metadata={"help": "item ids: numbers as items first appear, numbers by chance, or ways down a clustering"},
     )
-    index_seed: int = field(default=0, metadata={"help": "of random numbers and of the clustering"})
+    index_seed: int = field(
+        default=0, metadata={"help": "with --indexing random or collaborative: of numbers and of the clustering"}
+    )
     clusters: int = field(default=20, metadata={"help": "with --indexing collaborative: that a cluster is cut into"})
     cluster_size: int = field(
         default=500,
@@ -76,6 +78,8 @@ class OpenP5Arguments:
         seed_in_range("index_seed", self.index_seed)
         if self.indexing != "collaborative" and (self.clusters, self.cluster_size) != (20, 500):
             raise InputError("--clusters and --cluster_size are only for --indexing collaborative")
+        if self.indexing == "sequential" and self.index_seed:
+            raise InputError("--index_seed is for --indexing random and collaborative; a sequential one draws nothing")
 
     def refuse_adapters(self) -> None:
         """Raises InputError where anything is said about adapters: for a backbone that is trained whole."""
@@ -114,6 +118,8 @@ class OpenP5TrainingArguments(LlmTrainingArguments):
     max_grad_norm: float = field(default=1.0, metadata={"help": "gradient clipping (transformers' default)"})
     logging_steps: int = field(default=10, metadata={"help": "steps between log lines"})
     save_steps: int = field(default=100, metadata={"help": "steps between validations and checkpoints"})
+
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "of finetune.py and distill.py alone"})
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,7 +1,7 @@
 """Building, saving and loading an Open-P5: all but a frozen base model lies in one directory.
 
 openp5.json                 architecture: base model, layers, what an answer is
-item_index.csv              how items are written (in the stage directory; checkpoint-N share it)
+item_index.csv              how items are written
 id_tokens.safetensors       vectors of the alphabet's tokens, never drawn again
 adapter_model.safetensors   LoRA, with adapter_config.json (peft's own format), or
 backbone/                   the whole trained language model with its tokenizer, for --train_strategy full
@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from slmrec.artifacts import first_difference, read_json, stage_directory, write_json
+from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.errors import InputError
-from slmrec.llm.adapter_folder import described_base, find_base
+from slmrec.llm.adapter_folder import described_base, find_base, save_adapters
 from slmrec.llm.backbone import (
     NO_REMOTE_CODE,
     add_lora,
@@ -56,17 +56,21 @@ def check_base_model(arguments: OpenP5Arguments) -> None:
         arguments.refuse_adapters()
 
 
-def new_openp5(arguments: OpenP5Arguments, index: ItemIndex, dtype: torch.dtype = torch.float32) -> OpenP5Recommender:
-    """An untrained model on its base model. `dtype` is that of frozen weights; trained ones are float32."""
+def new_openp5(
+    arguments: OpenP5Arguments, index: ItemIndex, num_users: int, dtype: torch.dtype = torch.float32
+) -> OpenP5Recommender:
+    """An untrained model on its base model. `dtype` is that of frozen weights; trained ones are float32.
+
+    `num_users` of the training data have names where names are asked for.
+    """
     assert arguments.num_layers  # see check_base_model
     full = resolve_train_strategy(arguments) == "full"
     backbone: nn.Module = load_language_model(arguments.base_model, arguments.num_layers, torch.float32 if full else dtype)
     if not full:
         targets = arguments.lora_target_modules
         backbone = add_lora(backbone, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, targets)
-    return _assembled(
-        backbone, load_tokenizer(arguments.base_model), index, arguments.max_length, arguments.softmax, arguments.user_ids
-    )
+    named = num_users if arguments.user_ids else 0
+    return _assembled(backbone, load_tokenizer(arguments.base_model), index, arguments.max_length, arguments.softmax, named)
 
 
 def load_language_model(base_model: str, num_layers: int, dtype: torch.dtype) -> PreTrainedModel:
@@ -81,10 +85,10 @@ def load_language_model(base_model: str, num_layers: int, dtype: torch.dtype) ->
 
 
 def _assembled(
-    backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, index: ItemIndex, max_length: int, softmax: str, user_ids: bool
+    backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, index: ItemIndex, max_length: int, softmax: str, num_users: int
 ) -> OpenP5Recommender:
     num_tokens = plain_backbone(backbone).get_input_embeddings().num_embeddings
-    prompter = Prompter(tokenizer, index, num_tokens, user_ids)
+    prompter = Prompter(tokenizer, index, num_tokens, num_users)
     return OpenP5Recommender(backbone, index, prompter, max_length=max_length, softmax=softmax)
 
 
@@ -92,12 +96,11 @@ def _assembled(
 
 
 def save_openp5(model: OpenP5Recommender, base_model: str, directory: Path) -> None:
-    """Write everything but the item index into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
+    model.index.save(directory)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in _id_tokens(model).items()}, directory / ID_TOKENS)
     if isinstance(model.backbone, PeftModel):
-        model.backbone.save_pretrained(directory, save_embedding_layers=False)
-        (directory / "README.md").unlink(missing_ok=True)  # peft's card of placeholders
+        save_adapters(model.backbone, base_model, directory, "An Open-P5")
     else:
         model.language_model.save_pretrained(directory / BACKBONE)
         load_tokenizer(base_model).save_pretrained(directory / BACKBONE)
@@ -119,7 +122,7 @@ def _architecture(model: OpenP5Recommender) -> dict:
         "symbols": list(model.index.symbols),
         "max_length": model.max_length,
         "softmax": model.softmax,
-        "user_ids": model.prompter.user_ids,
+        "num_users": model.prompter.num_users,
     }
 
 
@@ -151,7 +154,7 @@ def load_openp5(directory: str | Path, dtype: torch.dtype = torch.float32) -> Op
     directory = Path(directory)
     if not (directory / RECOMMENDER).is_file():
         raise InputError(f"{directory}: no Open-P5 here (it has no {RECOMMENDER})")
-    saved, index = read_json(directory / RECOMMENDER), load_index(stage_directory(directory))
+    saved, index = read_json(directory / RECOMMENDER), load_index(directory)
     if saved["train_strategy"] == "full":
         source = str(directory / BACKBONE)
         backbone = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, attn_implementation="sdpa", **NO_REMOTE_CODE)
@@ -160,7 +163,7 @@ def load_openp5(directory: str | Path, dtype: torch.dtype = torch.float32) -> Op
         backbone = PeftModel.from_pretrained(load_language_model(source, saved["num_layers"], dtype), directory)
     if list(index.symbols) != saved["symbols"]:
         raise InputError(f"{directory}: its item index is not the one that it was trained with")
-    how = saved["max_length"], saved["softmax"], saved["user_ids"]
+    how = saved["max_length"], saved["softmax"], saved.get("num_users", 0)  # no model before had names
     model = _assembled(backbone, load_tokenizer(source), index, *how)
     _load_id_tokens(model, directory)
     return model

@@ -11,6 +11,7 @@ import polars as pl
 
 from slmrec.data.dataset import SequenceDataset
 from slmrec.errors import InputError
+from slmrec.files import written_whole
 from slmrec.openp5.indexing.collaborative import collaborative_ids
 from slmrec.openp5.indexing.random import random_ids
 from slmrec.openp5.indexing.sequential import sequential_ids
@@ -60,7 +61,8 @@ class ItemIndex:
 
     def save(self, directory: Path) -> None:
         tokens = [" ".join(one) for one in self.ids]
-        pl.DataFrame({"tokens": tokens}).with_row_index("id", 1).write_csv(directory / TABLE)
+        with written_whole(directory / TABLE) as path:
+            pl.DataFrame({"tokens": tokens}).with_row_index("id", 1).write_csv(path)
 
 
 def load_index(directory: str | Path) -> ItemIndex:

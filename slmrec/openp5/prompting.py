@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from transformers import PreTrainedTokenizerBase
 
 from slmrec.errors import InputError
+from slmrec.llm.prompt import require_vectors
 from slmrec.openp5.item_index import ItemIndex
 from slmrec.openp5.templates import HISTORY, SEEN, SEPARATOR, UNSEEN, USER, parts
 
@@ -23,13 +24,14 @@ class Prompter:
         tokenizer: of the base model.
         index: of the items.
         num_tokens: V, vectors that the base model has for tokens; place p of the alphabet is token V + p.
-        user_ids: whether a prompt names its user.
+        num_users: that a prompt names, those of the training data; 0 names nobody.
 
-    Raises InputError when the tokenizer gives tokens that the model has no vectors for.
+    Raises InputError when the tokenizer has or gives tokens that the model has no vectors for.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, index: ItemIndex, num_tokens: int, user_ids: bool):
-        self.num_tokens, self.user_ids = num_tokens, user_ids
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, index: ItemIndex, num_tokens: int, num_users: int):
+        require_vectors(tokenizer, num_tokens)
+        self.num_tokens, self.num_users = num_tokens, num_users
         self.items = [[num_tokens + place for place in code] for code in index.coded]
         self.digits = [num_tokens + index.places[digit] for digit in "0123456789"]
         self.separator = self._words(tokenizer, SEPARATOR)
@@ -78,6 +80,6 @@ class Prompter:
         return tokens
 
     def _named(self, user: int) -> list[int]:
-        if not self.user_ids or user < 0:
+        if not 0 <= user < self.num_users:
             return self.anybody
         return [*self.somebody, *(self.digits[int(digit)] for digit in str(FIRST_USER + user))]

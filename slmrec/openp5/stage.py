@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from slmrec.errors import InputError
 from slmrec.llm.backbone import backbone_input
 from slmrec.openp5.arguments import OpenP5Arguments, OpenP5Inputs, OpenP5TrainingArguments
 from slmrec.openp5.directory import check_base_model, new_openp5, restore_openp5, save_openp5
-from slmrec.openp5.item_index import build_index
+from slmrec.openp5.item_index import ItemIndex, build_index, load_index
 from slmrec.openp5.model import openp5_objective
 from slmrec.openp5.rows import PrefixRows
 from slmrec.progress import say
-from slmrec.ragged import indices
 from slmrec.training.llm_stage import DTYPES, describe_run, note_training, resume_point
 from slmrec.training.trainer import RecommenderTrainer, hugging_face_arguments
 
@@ -46,8 +44,9 @@ def train_and_save(
 ) -> None:
     """Build, train, and write the best model with its item index and history into the stage directory."""
     dataset = load_dataset(data)
-    index = build_index(dataset, arguments.indexing, arguments.index_seed, arguments.clusters, arguments.cluster_size)
-    model = new_openp5(arguments, index, DTYPES[precision])
+    resumed = resume_point(stage, training)
+    index = load_index(resumed) if resumed else new_index(dataset, arguments)  # clustering a large catalogue takes minutes
+    model = new_openp5(arguments, index, dataset.num_users, DTYPES[precision])
     rows = PrefixRows(
         dataset,
         index,
@@ -71,12 +70,20 @@ def train_and_save(
         base_model=arguments.base_model,
         run=stage.identity(),
     )
-    trainer.train(resume_from_checkpoint=resume_point(stage, training))
+    trainer.train(resume_from_checkpoint=resumed)
     if processes.first():
         save_openp5(model, arguments.base_model, stage.path)
-        index.save(stage.path)
         save_catalogue(data, stage.path)
     note_training(stage, trainer, model, len(rows))
+
+
+def new_index(dataset: SequenceDataset, arguments: OpenP5Arguments) -> ItemIndex:
+    """How items are written, said where the way that is asked for has nothing to do."""
+    if arguments.indexing == "collaborative" and dataset.num_items <= arguments.cluster_size:
+        say(
+            f"{dataset.num_items} items are one cluster (--cluster_size {arguments.cluster_size}), so an id is a token of its own"
+        )
+    return build_index(dataset, arguments.indexing, arguments.index_seed, arguments.clusters, arguments.cluster_size)
 
 
 class OpenP5Trainer(RecommenderTrainer):
@@ -85,7 +92,7 @@ class OpenP5Trainer(RecommenderTrainer):
     def __init__(self, model: Any, args, *, rows: Any, settings: OpenP5TrainingArguments, **rest):
         super().__init__(model, args, rows=rows, settings=settings, **rest)
         self.add_callback(DrawPrefixes(rows))
-        self.validated = some_users(rows.dataset, settings.valid_users, settings.seed)
+        self.validated = some_users(rows.dataset.num_users, settings.valid_users, settings.seed)
 
     def _save(self, output_dir=None, state_dict=None):
         save_openp5(self.model, self.base_model, Path(output_dir or self.args.output_dir))
@@ -104,11 +111,8 @@ class DrawPrefixes(TrainerCallback):
         self.rows.begin_epoch(int(state.epoch + 1e-6))
 
 
-def some_users(dataset: SequenceDataset, number: int | None, seed: int) -> SequenceDataset:
-    """A data set of so many of the users, drawn by the seed, in their order; of all where no number is given."""
-    if number is None or number >= dataset.num_users:
-        return dataset
-    users = np.sort(np.random.default_rng(seed).choice(dataset.num_users, number, replace=False))
-    lengths = dataset.lengths[users]
-    offsets = np.concatenate([[0], lengths.cumsum()])
-    return replace(dataset, items=dataset.items[indices(dataset.offsets[users], lengths)], offsets=offsets, timestamps=None)
+def some_users(num_users: int, number: int | None, seed: int) -> np.ndarray | None:
+    """So many of the users, drawn by the seed, int64 in their order; None, for all, where no number is given or as many."""
+    if number is None or number >= num_users:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(num_users, number, replace=False))

@@ -148,7 +148,8 @@ class RecommenderTrainer(Trainer):
         self.add_callback(self.shown)
         self.objective, self.settings, self.base_model = objective, settings, base_model
         self.run = run or {}
-        self.validated = rows.dataset
+        self.dataset = rows.dataset
+        self.validated: np.ndarray | None = None  # int64, the users that validation ranks; None: all
         self.watch = LossWatch(rows.dataset.num_items, settings.learning_rate)
         self._started, self._seconds_before = time.time(), 0.0
         self._growing: Path | None = None  # where a checkpoint is being written
@@ -216,12 +217,13 @@ class RecommenderTrainer(Trainer):
         try:
             evaluation = evaluate_recommender(
                 self.model,
-                self.validated,
+                self.dataset,
                 "valid",
                 seed=self.settings.candidates_seed,
                 num_candidates=self.settings.num_candidates,
                 batch_size=self.args.per_device_eval_batch_size,
                 device=self.args.device,
+                users=self.validated,
             )
         except NotFiniteError as error:
             raise self.watch.diverged(self.state.global_step, str(error)) from None

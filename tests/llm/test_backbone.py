@@ -18,6 +18,7 @@ from slmrec.llm.backbone import (
     backbone_input,
     count_parameters,
     load_backbone,
+    load_backbone_config,
     plain_backbone,
     require_causal,
     shallow_config,
@@ -189,11 +190,14 @@ def with_config(**changes):
     return change
 
 
-def with_fewer_token_vectors(directory):
-    with_config(vocab_size=50)(directory)
-    weights = load_file(directory / "model.safetensors")
-    weights["embed_tokens.weight"] = weights["embed_tokens.weight"][:50].contiguous()
-    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+def with_token_vectors(number):
+    def change(directory):
+        with_config(vocab_size=number)(directory)
+        weights = load_file(directory / "model.safetensors")
+        weights["embed_tokens.weight"] = weights["embed_tokens.weight"][:number].contiguous()
+        save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+    return change
 
 
 TINY = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -226,7 +230,7 @@ REMOTE = {"auto_map": {"AutoConfig": "configuration_foo.FooConfig", "AutoModel":
         (with_a_pointer("model.safetensors"), "model.safetensors is a git-LFS pointer"),
         (with_config(quantization_config={"quant_method": "gptq", "bits": 4}), "its weights are quantised (gptq)"),
         (with_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "quantised (bitsandbytes)"),
-        (with_fewer_token_vectors, "its tokenizer does not belong to it: the prompt has token 169, the model 50 token vectors"),
+        (with_token_vectors(50), "its tokenizer does not belong to it: it has 170 tokens, the model 50 token vectors"),
         (with_content("adapter_config.json", "{}"), "has a peft adapter beside its weights (adapter_config.json); merge it into"),
         (with_config(**REMOTE), "only its own code knows its kind (foo), and no code of a checkpoint is ever run"),
         (with_config(model_type="bert"), "--encoding exact knows llama, mistral, qwen2, not bert"),
@@ -252,6 +256,16 @@ def test_bases_that_cannot_work(tiny_backbone, tiny_flags, tmp_path, monkeypatch
 def test_models_that_see_the_future_or_are_no_decoder(model, line):
     with pytest.raises(InputError, match=line):
         require_causal(model.eval(), "somewhere")
+
+
+def test_a_pointer_that_nobody_reads_is_no_trouble(tiny_backbone, tmp_path):
+    """`git lfs pull --include "*.safetensors"` leaves the same weights in another format as they were."""
+    base = shutil.copytree(tiny_backbone, tmp_path / "base", ignore=shutil.ignore_patterns("manifest.json", "run.json"))
+    with_a_pointer("pytorch_model.bin")(base)
+    assert load_backbone_config(str(base)).num_hidden_layers == 4
+    (base / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="pytorch_model.bin is a git-LFS pointer"):
+        load_backbone_config(str(base))
 
 
 def test_other_decoders_are_causal():

@@ -122,6 +122,26 @@ def index(tiny_gguf, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("smollm2-135", "did you mean smollm2-135m?"),
+        ("llama", "known names are smollm2-135m, gemma3-270m"),
+        ("/no/such/place", "no such directory"),
+        ("./models", "no such directory"),
+        ("models/llama/7b", "no such directory"),
+        ("model.gguf", "no such file"),
+    ],
+)
+def test_a_name_of_nothing(name, why, tmp_path, monkeypatch):
+    """A hub name is left alone, a word that cannot be one is not asked for there."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(f"--base_model {name}: no such ")) as raised:
+        local_base_model(name, tmp_path)
+    assert why in str(raised.value)
+    assert local_base_model("meta-llama/Llama-2-7b-hf", tmp_path) == "meta-llama/Llama-2-7b-hf"
+
+
 def test_a_known_name_is_fetched_once(index, tmp_path, monkeypatch, capsys):
     models = tmp_path / "models"
     directory = Path(local_base_model("tiny", models))

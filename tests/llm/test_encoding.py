@@ -164,6 +164,8 @@ SHAPES = {
     "mistral": (MistralConfig, {"sliding_window": None, "head_dim": 16}),
     "mistral, window of 16": (MistralConfig, {"sliding_window": 16}),
     "mistral, window of 1": (MistralConfig, {"sliding_window": 1}),
+    "mistral, window of 16 in all layers": (MistralConfig, {"sliding_window": 16, "layer_types": ["full_attention"] * 3}),
+    "llama, a window that it ignores": (LlamaConfig, {"sliding_window": 16}),
     "mistral, window of a row": (MistralConfig, {"sliding_window": 99}),
     "qwen2, window from layer 2 on": (Qwen2Config, {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1}),
     "llama, biases and head size": (LlamaConfig, {"attention_bias": True, "mlp_bias": True, "head_dim": 16}),

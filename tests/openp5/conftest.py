@@ -18,7 +18,7 @@ WORDS = 40
 class Letters:
     """A tokenizer of single letters."""
 
-    name_or_path, bos_token_id = "letters", 1
+    name_or_path, bos_token_id, vocab_size = "letters", 1, WORDS
 
     def __call__(self, text, add_special_tokens):
         assert not add_special_tokens
@@ -56,7 +56,7 @@ def make_openp5(letters):
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter, std=0.2)
         index = build_index(dataset, indexing, 0, 3, 4)
-        prompter = Prompter(letters, index, WORDS, user_ids)
+        prompter = Prompter(letters, index, WORDS, dataset.num_users if user_ids else 0)
         return OpenP5Recommender(backbone, index, prompter, max_length=10, softmax=softmax).eval()
 
     return make

@@ -24,7 +24,7 @@ def test_templates_are_ten_and_one_for_each_task_and_all_different():
 
 def test_a_prompt_by_hand(letters):
     index = ItemIndex([("1", "0"), ("2", "1")])
-    prompter = Prompter(letters, index, 40, user_ids=True)
+    prompter = Prompter(letters, index, 40, num_users=42)
     words = lambda text: letters(text, add_special_tokens=False)["input_ids"]
     codes = lambda text: [40 + index.places[symbol] for symbol in text]
     prompt = prompter.prompt("sequential", -1, [2, 1], user=41)
@@ -32,11 +32,15 @@ def test_a_prompt_by_hand(letters):
     asked = [*words(" in the past, the following item of"), *words(" user"), *codes("1042"), *words(" is")]
     assert prompt == [1, *words("Given"), *listed, *asked]
     assert prompter.prompt("straightforward", 0, [], user=-1) == [1, *words("A good item for the user is")]
+    assert prompter.prompt("straightforward", 0, [], user=42) == [
+        1,
+        *words("A good item for the user is"),
+    ]  # it was never trained
 
 
 def test_a_tokenizer_of_another_model_is_refused(letters):
     with pytest.raises(InputError, match="its tokenizer does not belong to it"):
-        Prompter(letters, ItemIndex([("1",)]), 10, user_ids=False)
+        Prompter(letters, ItemIndex([("1",)]), 10, num_users=0)
 
 
 def rows_of(dataset, model, **how):

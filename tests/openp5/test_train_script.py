@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 import evaluate
 import export
 import recommend
+import slmrec
 import train_openp5
 from slmrec.artifacts import Stage, write_json
 from slmrec.data.dataset import load_dataset
@@ -20,7 +22,10 @@ from slmrec.llm import make_backbone
 from slmrec.open_model import load_recommender
 from slmrec.openp5 import stage as openp5_stage
 from slmrec.openp5.item_index import build_index, load_index
+from slmrec.openp5.model import OpenP5Recommender
+from slmrec.serving.app import create_app
 from slmrec.tensors import read_tensors
+from slmrec.training import trainer
 
 RING = 12
 
@@ -66,6 +71,9 @@ def test_it_learns_a_ring_by_heart_and_is_used_like_any_model(flags, tmp_path, c
     capsys.readouterr()
     recommend.main(["--model", str(model), "--history", "i4,i5", "--k", "1", "--device", "cpu"])
     assert "i6" in capsys.readouterr().out.splitlines()[1]
+    with TestClient(create_app(slmrec.load(model, "cpu"), "openp5")) as client:
+        answer = client.post("/recommend", json={"history": ["i4", "i5"], "k": 1}).json()
+    assert [one["item"] for one in answer["items"]] == ["i6"]
     with pytest.raises(InputError, match="no vector of any item"):
         load_recommender(model).item_matrix()
     with pytest.raises(InputError, match="'openp5'"):
@@ -113,20 +121,48 @@ def test_a_killed_run_goes_on_to_the_same_weights(flags, tmp_path, monkeypatch):
 
     evaluations = []
 
-    def evaluate_or_die(trainer, *args, **kwargs):
-        evaluations.append(trainer.state.global_step)
-        if trainer.state.global_step == 4:
+    def evaluate_or_die(self, *args, **kwargs):
+        evaluations.append(self.state.global_step)
+        if self.state.global_step == 4:
             raise Killed
-        return type(trainer).__mro__[1].evaluate(trainer, *args, **kwargs)
+        return type(self).__mro__[1].evaluate(self, *args, **kwargs)
 
     with monkeypatch.context() as patched:
         patched.setattr(openp5_stage.OpenP5Trainer, "evaluate", evaluate_or_die, raising=False)
         with pytest.raises(Killed):
             train_openp5.main(flags(output_dir=killed, **how))
     assert (tmp_path / "killed.partial/checkpoint-2").is_dir()
+    monkeypatch.setattr(openp5_stage, "build_index", None)  # clustering takes minutes
     train_openp5.main(flags(output_dir=killed, **how))
     first, second = (read_tensors(place / "checkpoint-6/id_tokens.safetensors")["id_vectors"] for place in (whole, killed))
     assert torch.equal(first, second)
+
+
+def test_validation_on_some_users_asks_as_those_users(flags, tmp_path, monkeypatch):
+    """With names, and among the candidates, that `evaluate.py` has for the same users."""
+    asked, ranked = [], []
+    prompts, evaluate_recommender = OpenP5Recommender.prompts, trainer.evaluate_recommender
+
+    def watched(model, batch):
+        asked.append((batch["users"].tolist(), prompts(model, batch)))
+        return asked[-1][1]
+
+    def evaluated(model, dataset, *args, **kwargs):
+        chosen = kwargs["users"]
+        every, some = (evaluate_recommender(model, dataset, *args, **kwargs | {"users": users}) for users in (None, chosen))
+        assert some.ranks["sampled"][chosen].tolist() == every.ranks["sampled"][chosen].tolist()
+        assert some.metrics["sampled"]["users"] == 4 and "users_without_rivals" not in some.metrics["sampled"]
+        ranked.append(chosen.tolist())
+        return some
+
+    monkeypatch.setattr(OpenP5Recommender, "prompts", watched)
+    monkeypatch.setattr(trainer, "evaluate_recommender", evaluated)
+    train_openp5.main([*flags(output_dir=tmp_path / "openp5", max_steps=1, save_steps=1, valid_users=4), "--user_ids"])
+    (users, written), (chosen,) = asked[-1], ranked
+    assert sorted(users) == chosen and len(chosen) == 4 and chosen != [0, 1, 2, 3]
+    model = load_recommender(tmp_path / "openp5")
+    digits = [model.prompter.digits.index(token) for token in written[0] if token in model.prompter.digits][-4:]
+    assert int("".join(map(str, digits))) == 1001 + users[0]
 
 
 def test_another_item_index_is_refused(flags, tmp_path, reseal):
