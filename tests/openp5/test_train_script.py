@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from fastapi.testclient import TestClient
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
 import evaluate
@@ -23,7 +22,6 @@ from slmrec.open_model import load_recommender
 from slmrec.openp5 import stage as openp5_stage
 from slmrec.openp5.item_index import build_index, load_index
 from slmrec.openp5.model import OpenP5Recommender
-from slmrec.serving.app import create_app
 from slmrec.tensors import read_tensors
 from slmrec.training import trainer
 
@@ -71,6 +69,9 @@ def test_it_learns_a_ring_by_heart_and_is_used_like_any_model(flags, tmp_path, c
     capsys.readouterr()
     recommend.main(["--model", str(model), "--history", "i4,i5", "--k", "1", "--device", "cpu"])
     assert "i6" in capsys.readouterr().out.splitlines()[1]
+    create_app = pytest.importorskip("slmrec.serving.app", reason="pip install -e '.[serve]'", exc_type=ImportError).create_app
+    from fastapi.testclient import TestClient
+
     with TestClient(create_app(slmrec.load(model, "cpu"), "openp5")) as client:
         answer = client.post("/recommend", json={"history": ["i4", "i5"], "k": 1}).json()
     assert [one["item"] for one in answer["items"]] == ["i6"]
