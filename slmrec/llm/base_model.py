@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ from slmrec.checkpoint_directory import opening
 from slmrec.command_line import parse_arguments
 from slmrec.errors import InputError
 from slmrec.files import starts_with
+from slmrec.llm.backbone import load_backbone_config
 from slmrec.llm.fetch import fetch
 from slmrec.llm.known_models import KNOWN_MODELS, KnownModel
+from slmrec.llm.prompt import load_tokenizer
 from slmrec.progress import say
 from slmrec.runtime import run_main
 
@@ -149,15 +153,20 @@ def _write_card(directory: Path, name: str, model: KnownModel) -> None:
 
 @dataclass
 class BaseModelArguments:
-    """A base model to be made ready."""
+    """A base model to be made ready, or looked at."""
 
-    base_model: str = field(metadata={"help": f"{', '.join(KNOWN_MODELS)}, or a GGUF file"})
+    base_model: str = field(metadata={"help": f"{', '.join(KNOWN_MODELS)}, a GGUF file, or a checkpoint directory"})
     models_dir: str = field(default="models", metadata={"help": "where checkpoints made from GGUF files lie"})
 
 
 def main(argv: list[str] | None = None) -> None:
     (arguments,) = parse_arguments(BaseModelArguments, argv, description=__doc__)
-    print(local_base_model(arguments.base_model, arguments.models_dir))
+    with redirect_stdout(sys.stderr):  # standard output is the directory alone, for a shell variable
+        directory = local_base_model(arguments.base_model, arguments.models_dir)
+    if Path(directory).is_dir():
+        load_backbone_config(directory)
+        load_tokenizer(directory)
+    print(directory)
 
 
 if __name__ == "__main__":

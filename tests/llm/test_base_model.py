@@ -57,6 +57,15 @@ def test_a_second_start_finds_it(tiny_gguf, tmp_path, monkeypatch):
     assert local_base_model("meta-llama/Llama-2-7b-hf", tmp_path) == "meta-llama/Llama-2-7b-hf"
 
 
+def test_the_command_prints_the_directory_alone(tiny_gguf, tmp_path, capsys):
+    base_model.main(["--base_model", str(tiny_gguf[0]), "--models_dir", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert Path(out.strip()).is_dir() and len(out.splitlines()) == 1 and "read into" in err
+    (Path(out.strip()) / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="tokenizer"):
+        base_model.main(["--base_model", out.strip()])
+
+
 def test_training_from_a_gguf_file(tiny_gguf, tiny_flags, tmp_path):
     """--base_model FILE.gguf gives a model on LoRA whose manifest names the checkpoint."""
     flags = tiny_flags(base_model=tiny_gguf[0], models_dir=tmp_path / "models", output_dir=tmp_path / "out", max_steps=2)
