@@ -116,7 +116,7 @@ def test_another_recommender_has_its_own_flags():
     "flags, message",
     [
         ({"num_layers": 9}, "teacher: --num_layers 9: .* has 4 layers"),
-        ({"base_model": "nowhere/at/all"}, "teacher: --base_model nowhere/at/all: no checkpoint"),
+        ({"base_model": "nowhere/at/all"}, "teacher: --base_model nowhere/at/all: no such directory"),
         ({"train_strategy": "lora", "lora_target_modules": "gate_proj nonsense"}, "--lora_target_modules nonsense: no layer has"),
         ({"lora_r": 4}, "teacher: --lora_r: .* is trained whole, without adapters"),
         ({}, None),
