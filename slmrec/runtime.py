@@ -50,9 +50,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # the name that earlier ones know
     warnings.filterwarnings("ignore", r"`isinstance\(treespec", FutureWarning)  # of torch about its ONNX exporter
-    logging.getLogger("huggingface_hub").setLevel(
-        logging.ERROR
-    )  # each try to reach the hub; what comes of it is one line of ours
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its tries to reach the hub end in one line of ours
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # operators that nothing here has
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging

@@ -163,7 +163,7 @@ def load_openp5(directory: str | Path, dtype: torch.dtype = torch.float32) -> Op
         backbone = PeftModel.from_pretrained(load_language_model(source, saved["num_layers"], dtype), directory)
     if list(index.symbols) != saved["symbols"]:
         raise InputError(f"{directory}: its item index is not the one that it was trained with")
-    how = saved["max_length"], saved["softmax"], saved.get("num_users", 0)  # no model before had names
+    how = saved["max_length"], saved["softmax"], saved.get("num_users", 0)  # earlier versions did not count them
     model = _assembled(backbone, load_tokenizer(source), index, *how)
     _load_id_tokens(model, directory)
     return model

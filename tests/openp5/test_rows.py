@@ -32,10 +32,8 @@ def test_a_prompt_by_hand(letters):
     asked = [*words(" in the past, the following item of"), *words(" user"), *codes("1042"), *words(" is")]
     assert prompt == [1, *words("Given"), *listed, *asked]
     assert prompter.prompt("straightforward", 0, [], user=-1) == [1, *words("A good item for the user is")]
-    assert prompter.prompt("straightforward", 0, [], user=42) == [
-        1,
-        *words("A good item for the user is"),
-    ]  # it was never trained
+    never_trained = prompter.prompt("straightforward", 0, [], user=42)
+    assert never_trained == [1, *words("A good item for the user is")]
 
 
 def test_a_tokenizer_of_another_model_is_refused(letters):
