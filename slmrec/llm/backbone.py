@@ -30,27 +30,25 @@ FINGERPRINT_BYTES = 1 << 20  # of each weight file; hashing 13 GB at every start
 NO_REMOTE_CODE = {"trust_remote_code": False}
 
 
-def load_backbone_config(base_model: str) -> PretrainedConfig:
-    """The configuration of a checkpoint directory or hub name.
+def load_backbone_config(base_model: str, flag: str = "--base_model") -> PretrainedConfig:
+    """The configuration of a checkpoint directory or hub name, which `flag` gave.
 
     Raises InputError when there is none, or the checkpoint is one that cannot be trained on: quantised, with an adapter beside
     its weights, or with git-LFS pointers in place of its files.
     """
-    require_readable(base_model, "--base_model")
+    require_readable(base_model, flag)
     if (Path(base_model) / ADAPTER).is_file():  # transformers would put it into the layers, and ours would go on top of it
-        raise InputError(
-            f"--base_model {base_model}: has a peft adapter beside its weights ({ADAPTER}); merge it into them first"
-        )
-    with opening(base_model, "--base_model", "no checkpoint with a config.json there"):
+        raise InputError(f"{flag} {base_model}: has a peft adapter beside its weights ({ADAPTER}); merge it into them first")
+    with opening(base_model, flag, "no checkpoint with a config.json there"):
         config = AutoConfig.from_pretrained(base_model, **NO_REMOTE_CODE)
     for name in ("num_hidden_layers", "hidden_size", "vocab_size"):
         if not isinstance(getattr(config, name, None), int) or getattr(config, name) < 1:
-            raise InputError(f"--base_model {base_model}: not a language model (its config.json has no number {name})")
+            raise InputError(f"{flag} {base_model}: not a language model (its config.json has no number {name})")
     quantised = getattr(config, "quantization_config", None)
     if quantised:
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised.quant_method
         raise InputError(
-            f"--base_model {base_model}: its weights are quantised ({method}); give the checkpoint that they were made from, "
+            f"{flag} {base_model}: its weights are quantised ({method}); give the checkpoint that they were made from, "
             "or a GGUF file"
         )
     return config
@@ -187,19 +185,19 @@ def written_by_this_project(base_model: str) -> bool:
     return stage_of(base_model) == "backbone"
 
 
-def backbone_input(base_model: str, whole: bool = False) -> dict:
+def backbone_input(base_model: str, whole: bool = False, flag: str = "--base_model") -> dict:
     """Describe the backbone as a stage input: a digest of its configuration, its tokenizer, its weights' sizes and first bytes.
 
     `weights` is the digest without the tokenizer: runs that share it start from the same numbers. A checkpoint that this project
     made is compared with its manifest, if it is small; with `whole`, all weights of any one are read, and their sha256 recorded.
-    Raises InputError when they are not the known ones.
+    Raises InputError, which begins with the `flag` that named it, when they are not the known ones.
     """
-    config = load_backbone_config(base_model)
+    config = load_backbone_config(base_model, flag)
     if not Path(base_model).is_dir():
         return {"base_model": base_model, "digest": json_sha256([base_model, getattr(config, "_commit_hash", None)])}
     weights = sorted(Path(base_model).glob("*.safetensors")) or sorted(Path(base_model).glob("pytorch_model*.bin"))
     if not weights:
-        raise InputError(f"--base_model {base_model}: the directory has no weights (*.safetensors or pytorch_model*.bin)")
+        raise InputError(f"{flag} {base_model}: the directory has no weights (*.safetensors or pytorch_model*.bin)")
     heads = [(path.name, path.stat().st_size, _head_sha256(path)) for path in weights]
     numbers = json_sha256([file_sha256(Path(base_model) / "config.json"), heads])
     if stage_of(base_model) and (whole or sum(path.stat().st_size for path in weights) <= CHECKED_BYTES):

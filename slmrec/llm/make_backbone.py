@@ -62,10 +62,10 @@ def config_like(base_model: str, arguments: BackboneArguments) -> PretrainedConf
 
 def main(argv: list[str] | None = None) -> None:
     arguments, output = parse_arguments((BackboneArguments, OutputArguments), argv, description=__doc__)
-    base = local_base_model(arguments.like, arguments.models_dir) if arguments.like else None
+    base = local_base_model(arguments.like, arguments.models_dir, "--like") if arguments.like else None
     config = asdict(arguments)
     del config["models_dir"]  # a place
-    inputs = {"like": backbone_input(base)} if base else {}
+    inputs = {"like": backbone_input(base, flag="--like")} if base else {}
     stage = Stage("backbone", output.output_dir, config, inputs, overwrite=output.overwrite_output_dir, seed=arguments.seed)
     if stage.up_to_date:
         return

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from slmrec.artifacts import first_difference, read_json, write_json
 from slmrec.errors import InputError
@@ -29,7 +29,7 @@ from slmrec.llm.backbone import (
     require_layers_named,
     shallow_config,
 )
-from slmrec.llm.encoding import EXACT_MODEL_TYPES
+from slmrec.llm.encoding import EXACT_MODEL_TYPES, attention_window
 from slmrec.llm.model_directory import BACKBONE, resolve_train_strategy
 from slmrec.llm.prompt import load_tokenizer
 from slmrec.openp5.arguments import OpenP5Arguments
@@ -87,9 +87,22 @@ def load_language_model(base_model: str, num_layers: int, dtype: torch.dtype) ->
 def _assembled(
     backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, index: ItemIndex, max_length: int, softmax: str, num_users: int
 ) -> OpenP5Recommender:
-    num_tokens = plain_backbone(backbone).get_input_embeddings().num_embeddings
+    language_model = plain_backbone(backbone)
+    num_tokens = language_model.get_input_embeddings().num_embeddings
     prompter = Prompter(tokenizer, index, num_tokens, num_users)
+    _require_reach(language_model.config, prompter.longest(max_length), f"--base_model {tokenizer.name_or_path}")
     return OpenP5Recommender(backbone, index, prompter, max_length=max_length, softmax=softmax)
+
+
+def _require_reach(config: PretrainedConfig, longest: int, named: str) -> None:
+    """Raises InputError where a layer has a sliding window: a tree's nodes and packed rows attend to all that is before them."""
+    windows = [attention_window(config, layer, longest) for layer in range(1, config.num_hidden_layers + 1)]
+    shortest = min((window for window in windows if window), default=None)
+    if shortest:
+        raise InputError(
+            f"{named}: looks back {shortest} tokens, and a prompt with its answer has up to {longest}; "
+            "give a smaller --max_length"
+        )
 
 
 # -- on disk --------------------------------------------------------------------------------------------------------------------

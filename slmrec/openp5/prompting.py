@@ -73,6 +73,13 @@ class Prompter:
                 tokens += part
         return tokens
 
+    def longest(self, max_length: int) -> int:
+        """Tokens of the longest prompt that can be, with an item's id after it."""
+        item = max(range(len(self.items)), key=lambda number: len(self.items[number]))
+        templates = [(task, number) for task, texts in self.templates.items() for number in range(len(texts))]
+        prompts = [self.prompt(*template, [item] * max_length, self.num_users - 1) for template in templates]
+        return max(map(len, prompts)) + len(self.items[item])
+
     def _listed(self, history: Iterable[int]) -> list[int]:
         tokens: list[int] = []
         for item in history:

@@ -42,7 +42,7 @@ def local_encoder(name: str, models_dir: str | Path) -> str:
     Raises InputError when it cannot be fetched, or its files are not those that are expected.
     """
     if name != MINILM:
-        return local_base_model(name, models_dir)
+        return local_base_model(name, models_dir, "--encoder")
     directory, downloads = Path(models_dir) / name, Path(models_dir) / f"{name}.download"
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(directory.with_name(directory.name + ".lock")):  # runs that start together wait for the first one's files

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import finetune
 from slmrec.artifacts import file_sha256, read_manifest
 from slmrec.errors import InputError
-from slmrec.llm import base_model
+from slmrec.llm import base_model, make_backbone
 from slmrec.llm.base_model import local_base_model
 from slmrec.llm.known_models import KNOWN_MODELS, KnownModel, Wheel
 from slmrec.llm.prompt import load_tokenizer, tokenize_prompt
+from slmrec.text.known_encoders import local_encoder
 from tests.llm.conftest import write_gguf
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +94,12 @@ def test_files_that_are_no_model(tiny_gguf, tmp_path):
         with pytest.raises(InputError, match=re.escape(f"--base_model {file}: {line}")) as raised:
             local_base_model(str(file), tmp_path / "models")
         assert "\n" not in str(raised.value)
+    flags = ["--models_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "out")]
+    for place in (cut, tmp_path):  # the line names the flag that was given
+        with pytest.raises(InputError, match=f"^--like {re.escape(str(place))}"):
+            make_backbone.main(["--like", str(place), *flags])
+    with pytest.raises(InputError, match=f"^--encoder {re.escape(str(cut))}"):
+        local_encoder(str(cut), tmp_path / "models")
     assert names_below(tmp_path / "models") <= {path.name for path in (tmp_path / "models").glob("*.lock")}
 
 

@@ -1,20 +1,21 @@
 """train_openp5.py on tiny inputs: it learns by heart what has a rule, goes on after a kill, and is used like any model."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 import evaluate
 import export
 import recommend
 import slmrec
 import train_openp5
-from slmrec.artifacts import Stage, write_json
+from slmrec.artifacts import Stage, read_json, write_json
 from slmrec.data.dataset import load_dataset
 from slmrec.errors import InputError
 from slmrec.llm import make_backbone
@@ -53,6 +54,21 @@ def flags(ring, tiny_backbone):
         return [str(word) for name, value in chosen.items() for word in (f"--{name}", value)]
 
     return listed
+
+
+def test_a_sliding_window_below_the_longest_prompt_is_refused(flags, tiny_backbone, tmp_path):
+    base = tmp_path / "mistral"
+    config = AutoConfig.from_pretrained(tiny_backbone)
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers")
+    config = MistralConfig(**{name: getattr(config, name) for name in sizes}, sliding_window=20)
+    MistralForCausalLM(config).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_backbone).save_pretrained(base)
+    line = f"--base_model {base}: looks back 20 tokens, and a prompt with its answer has up to "
+    with pytest.raises(InputError, match=re.escape(line) + r"(\d+); give a smaller --max_length$") as raised:
+        train_openp5.main(flags(base_model=base, output_dir=tmp_path / "out", max_steps=1))
+    longest = int(re.search(r"up to (\d+)", str(raised.value))[1])
+    write_json(base / "config.json", read_json(base / "config.json") | {"sliding_window": longest})
+    train_openp5.main(flags(base_model=base, output_dir=tmp_path / "out", max_steps=1))
 
 
 def test_it_learns_a_ring_by_heart_and_is_used_like_any_model(flags, tmp_path, capsys):
