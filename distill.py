@@ -57,7 +57,7 @@ def open_teacher(
         deeper = replace(student, num_layers=distillation.teacher_layers)
         tables = load_item_embeddings(inputs.embeddings), load_text_vectors(inputs.text)
         teacher = new_recommender(deeper, tables[0], dtype, text_vectors=tables[1], seed=training.seed)
-        return LearningTeacher(teacher, alignment.teacher, item_loss)
+        return LearningTeacher(teacher, alignment.teacher, item_loss, dtype)
 
     def load_teacher() -> FrozenTeacher:
         return FrozenTeacher(load_ellmrec(distillation.teacher, student.encoding, dtype), alignment.teacher)

@@ -28,7 +28,7 @@ class JointRecommender(Recommender):
         return self.student(batch, **options)
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.student.encode(batch)
+        return self(batch, read="last").users  # by the forward pass that the Trainer's autocast covers
 
     def item_matrix(self) -> torch.Tensor:
         return self.student.item_matrix()

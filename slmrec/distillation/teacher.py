@@ -60,28 +60,40 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
-        dtype = plain_backbone(self.model.backbone).dtype
-        with torch.autocast(batch["history"].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            encoded = self.model(batch, layers=self.layers, attention=attention)  # the Trainer's autocast covers the student only
-        return _signals(encoded, self.layers)
+        return _signals(_encoded(self, batch, attention, plain_backbone(self.model.backbone).dtype), self.layers)
 
 
 class LearningTeacher:
     """Online distillation (Section 5.3, RQ4): an untrained teacher that learns beside its student.
 
     As in the released code it minimises its own next-item loss, and the terms that compare it with the student move it too.
+    `dtype` is what both are computed in: float32, or bfloat16, mixed.
     """
 
     learns = True
 
-    def __init__(self, model: EllmRecommender, layers: tuple[int, ...], item_loss: ItemLoss = catalogue_cross_entropy):
-        self.model, self.layers, self.item_loss = model, layers, item_loss
+    def __init__(
+        self,
+        model: EllmRecommender,
+        layers: tuple[int, ...],
+        item_loss: ItemLoss = catalogue_cross_entropy,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.model, self.layers, self.item_loss, self.dtype = model, layers, item_loss, dtype
 
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
-        encoded = self.model(batch, layers=self.layers, attention=attention)
+        encoded = _encoded(self, batch, attention, self.dtype)
         signals = _signals(encoded, self.layers)
         signals.loss = self.item_loss(encoded.users, encoded.items, batch["targets"])
         return signals
+
+
+def _encoded(
+    teacher: FrozenTeacher | LearningTeacher, batch: dict[str, torch.Tensor], attention: bool, dtype: torch.dtype
+) -> Encoded:
+    """A teacher's forward pass. The Trainer's autocast covers the student only."""
+    with torch.autocast(batch["history"].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        return teacher.model(batch, layers=teacher.layers, attention=attention)
 
 
 def _signals(encoded: Encoded, layers: tuple[int, ...]) -> TeacherSignals:

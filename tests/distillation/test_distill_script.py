@@ -189,6 +189,18 @@ def test_online_trains_both_and_exports_the_student_alone(flags, tiny_data, tmp_
     assert (output / "teacher" / "evaluation-test" / "metrics.json").is_file()
 
 
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+def test_an_online_teacher_is_computed_in_bf16_like_its_student(flags, tmp_path, strategy):
+    """The losses are near those in float32, and the teacher's are not the same to the last digit."""
+    how = {"teacher": None, "online": True, "teacher_layers": 4, "train_strategy": strategy, "lambda_logits": 0.5}
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        distill.main(flags(output_dir=tmp_path / precision, precision=precision, **how))
+        losses[precision] = read_json(tmp_path / precision / "metrics.json")["history"][0]["train"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=3e-2)
+    assert losses["bf16"]["loss_teacher_ce"] != losses["fp32"]["loss_teacher_ce"]
+
+
 def test_an_interrupted_online_run_goes_on_with_both_models(flags, tmp_path, monkeypatch):
     arguments = {"teacher": None, "online": True, "teacher_layers": 4, "max_steps": 4}
     distill.main(flags(output_dir=tmp_path / "whole", **arguments))
