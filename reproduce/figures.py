@@ -82,23 +82,37 @@ def save(picture: Picture, stem: Path) -> str:
 
 
 def inline_svg(svg: str, name: str, description: str) -> str:
-    """A figure for the page, far smaller: styles as classes, no unused names, coordinates to a tenth of a point.
+    """A figure for the page, far smaller: styles as classes, short names, no bare groups, coordinates to a tenth of a point.
 
     Black becomes the colour of the page's text, and names that are used become the figure's own.
     """
     svg = re.sub("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub("<[^>]+>", lambda tag: re.sub(r"(\.\d)\d+\b", r"\1", tag[0]), re.sub(r"\s*\n\s*", " ", svg))
     svg = re.sub(r' transform="rotate\(-0[^"]*"', "", svg.replace("#000000", "currentColor").replace("xlink:href", "href"))
-    used, prefix = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)), f"f{zlib.crc32(name.encode()):x}"
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\1{prefix}", svg)
+    prefix, used = f"f{zlib.crc32(name.encode()):x}-", dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    short = {name: f"{prefix}{number}" for number, name in enumerate(used)}
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{short[found[1]]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda found: found[1] + short[found[2]], svg)
     classes = {style: f"s{zlib.crc32(style.encode()):x}" for style in re.findall(r'style="([^"]+)"', svg)}
     svg = re.sub(r'style="([^"]+)"', lambda found: f'class="{classes[found[1]]}"', svg)
     css = "".join(f".{name}{{{style}}}" for style, name in classes.items()).replace(
         "'DejaVu Sans', 'Arial', sans-serif", "inherit"
     )
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).replace("</svg>", f"<style>{css}</style></svg>")
-    return re.sub("> <|<defs> ?</defs>|<g/>", lambda found: "><" * (found[0] == "> <"), svg.strip())
+    return _without_bare_groups(re.sub("> <|<defs> ?</defs>|<g/>", lambda found: "><" * (found[0] == "> <"), svg.strip()))
+
+
+def _without_bare_groups(svg: str) -> str:
+    """Groups that have no attribute change nothing of what is inside them."""
+    groups: list[bool] = []  # those that are open: whether each is bare
+
+    def kept(tag: re.Match) -> str:
+        if tag[0] != "</g>":
+            groups.append(tag[0] == "<g>")
+            return "" if groups[-1] else tag[0]
+        return "" if groups.pop() else tag[0]
+
+    return re.sub("<g>|<g [^>]*[^/>]>|</g>", kept, svg)
 
 
 def panels(summary: dict, rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

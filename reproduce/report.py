@@ -116,18 +116,24 @@ def draw_all(found: list[Picture], summary: dict, tables_dir: Path, draw: Draw) 
 
 # -- where the numbers come from ----------------------------------------------------------------------------------------------
 
-PROVENANCE = ["Model", "Seed", "Stage", "Command", "Commit", "Uncommitted changes", "Digest", "Device", "Libraries"]
+PROVENANCE = ["Model", "Seed", "Stage", "Command", "Commit", "Uncommitted changes", "Digest", "Made on"]
 
 
 def provenance_tables(summaries: list[dict]) -> list[Table]:
-    """What made each number: a table per data set, each run once."""
+    """What made each number: a table per data set, each run once. Machines have numbers, which the note explains."""
     rows: dict[str, dict[tuple, list[str]]] = {}
+    machines: dict[str, dict[str, str]] = {}
     for summary in summaries:
-        found = rows.setdefault(summary.get("dataset", "random attention stacks"), {})
+        dataset = summary.get("dataset", "random attention stacks")
+        found, numbers = rows.setdefault(dataset, {}), machines.setdefault(dataset, {})
         for label, seed, made in sources(summary):
             row = provenance_row(label, seed, made)
-            found.setdefault((row[3], row[6]), row)
-    return [Table(dataset, "", PROVENANCE, list(found.values())) for dataset, found in rows.items() if found]
+            number = numbers.setdefault(machine(made), str(len(numbers) + 1))
+            found.setdefault((row[3], row[6]), [*row, number])
+    notes = {name: "; ".join(f"{number}: {text}" for text, number in numbers.items()) for name, numbers in machines.items()}
+    return [
+        Table(name, "", PROVENANCE, list(found.values()), note=f"Made on {notes[name]}.") for name, found in rows.items() if found
+    ]
 
 
 def sources(summary: dict) -> list[tuple[str, object, dict]]:
@@ -147,9 +153,14 @@ def sources(summary: dict) -> list[tuple[str, object, dict]]:
 def provenance_row(label: str, seed: object, made: dict) -> list[str]:
     """Digests and commits are shortened, and a run outside of a checkout has no commit."""
     dirty = {True: "yes", False: "no", None: "unknown"}[made["dirty"]]
-    libraries = ", ".join(f"{name} {made['libraries'][name]}" for name in LIBRARIES if name in made["libraries"])
     commit, digest = ((made.get(name) or "–")[:SHORT] for name in ("commit", "digest"))
-    return [label, str(seed), made["stage"], made["command"], commit, dirty, digest, made["device"], libraries]
+    return [label, str(seed), made["stage"], made["command"], commit, dirty, digest]
+
+
+def machine(made: dict) -> str:
+    """Device and libraries of a run."""
+    libraries = (f"{name} {made['libraries'][name]}" for name in LIBRARIES if name in made["libraries"])
+    return ", ".join([made["device"], *libraries])
 
 
 # -- the page -----------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from xml.dom import minidom
 
 import numpy as np
 import pytest
@@ -170,6 +171,8 @@ def test_the_pages_figure_is_smaller_whole_and_in_the_pages_colours(tmp_path):
     assert len(small) < 0.7 * len(svg) and small.startswith('<svg role="img" aria-label="what it shows"')
     assert "currentColor" in small and "#000000" not in small and "metadata" not in small
     assert re.findall(r"<text[^>]*>([^<]*)", small) == re.findall(r"<text[^>]*>([^<]*)", svg)  # no number lost a digit
+    minidom.parseString(small)
+    assert "<g>" not in small and "</g>" in svg
     used = re.findall(r'(?:href="#|url\(#)([^")]+)', small)
     assert used and set(used) == set(re.findall(r' id="([^"]+)"', small))
     assert not set(used) & set(re.findall(r' id="([^"]+)"', figures.inline_svg(svg, "y", "")))
