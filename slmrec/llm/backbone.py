@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
@@ -127,9 +128,13 @@ def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_mod
     """Freeze the backbone and put LoRA adapters on the named linear layers (Table 5: gate, up and down projections)."""
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_modules, bias="none")
     try:
-        return get_peft_model(backbone, config)
+        model = get_peft_model(backbone, config)
     except ValueError as error:
         raise InputError(f"--lora_target_modules {' '.join(target_modules)}: {str(error).splitlines()[0]}") from None
+    for module in model.modules():
+        if isinstance(module, LoraLinear):  # it would turn its input into float32, which autocast undoes at once
+            module.cast_input_dtype_enabled = False
+    return model
 
 
 def require_layers_named(config: PretrainedConfig, target_modules: list[str]) -> None:

@@ -69,6 +69,32 @@ def test_number_of_layers_that_is_not_there(tiny_backbone, num_layers):
         shallow_config(str(tiny_backbone), num_layers)
 
 
+def test_adapters_in_bf16_are_those_of_peft_without_its_casts(tiny_backbone):
+    """What enters an adapter is bf16 and so are its products; peft's float32 in between changes rounding alone."""
+    backbone = add_lora(load_backbone(str(tiny_backbone), 2, torch.bfloat16), 4, 4, 0.1, ["gate_proj", "down_proj"])
+    layers = [module for module in backbone.modules() if hasattr(module, "cast_input_dtype_enabled")]
+    assert len(layers) == 4 and not any(layer.cast_input_dtype_enabled for layer in layers)
+    torch.manual_seed(0)
+    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs = torch.randn(3, 7, plain_backbone(backbone).config.hidden_size).bfloat16()
+
+    def outcome(casts, train):
+        for layer in layers:
+            layer.cast_input_dtype_enabled = casts
+        backbone.train(train).zero_grad()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = plain_backbone(backbone)(inputs_embeds=inputs).last_hidden_state
+        (states.float() * inputs.float().sin()).sum().backward()
+        return [states, *(parameter.grad for parameter in trained)]
+
+    assert torch.equal(outcome(True, False)[0], outcome(False, False)[0])
+    for with_casts, without in zip(outcome(True, True), outcome(False, True), strict=True):
+        assert (with_casts - without).norm() <= 0.02 * with_casts.norm()
+
+
 def test_lora_trains_the_adapters_only(tiny_backbone):
     backbone = add_lora(load_backbone(str(tiny_backbone), 2), 4, 4, 0.05, ["gate_proj", "down_proj"])
     trained = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
