@@ -87,7 +87,7 @@ def inline_svg(svg: str, name: str, description: str) -> str:
     Black becomes the colour of the page's text, and names that are used become the figure's own.
     """
     svg = re.sub("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub("<[^>]+>", lambda tag: re.sub(r"(\.\d)\d+\b", r"\1", tag[0]), re.sub(r"\s*\n\s*", " ", svg))
+    svg = re.sub("<[^>]+>", lambda tag: re.sub(r"\.0\b|(\.\d)\d+\b", _tenth, tag[0]), re.sub(r"\s*\n\s*", " ", svg))
     svg = re.sub(r' transform="rotate\(-0[^"]*"', "", svg.replace("#000000", "currentColor").replace("xlink:href", "href"))
     prefix, used = f"f{zlib.crc32(name.encode()):x}-", dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     short = {name: f"{prefix}{number}" for number, name in enumerate(used)}
@@ -100,6 +100,10 @@ def inline_svg(svg: str, name: str, description: str) -> str:
     )
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).replace("</svg>", f"<style>{css}</style></svg>")
     return _without_bare_groups(re.sub("> <|<defs> ?</defs>|<g/>", lambda found: "><" * (found[0] == "> <"), svg.strip()))
+
+
+def _tenth(decimals: re.Match) -> str:
+    return (decimals[1] or "").removesuffix(".0")
 
 
 def _without_bare_groups(svg: str) -> str:
