@@ -7,9 +7,11 @@ it writes. Without a launcher there is one process, and every function here is a
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TypeVar
 
@@ -71,6 +73,30 @@ def summed(array: np.ndarray) -> np.ndarray:
 def lost_another(error: BaseException) -> bool:
     """Whether an error is only the echo of another process's end, which its launcher is about to hear of."""
     return isinstance(error, RuntimeError) and number() > 1 and ("gloo" in str(error) or "NCCL" in str(error))
+
+
+@contextlib.contextmanager
+def left_at_once() -> Iterator[None]:
+    """Around all that one of several processes does: it then leaves as those of multiprocessing do, without taking Python apart.
+
+    Threads of gloo may still hold the last tensors, and outlive their group where a DistributedDataParallel knows it. One that
+    lets go of a tensor while the interpreter ends would take the process down by SIGABRT, after all its work was done.
+    """
+    if number() == 1:
+        yield
+        return
+    status = 0
+    try:
+        yield
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @functools.cache

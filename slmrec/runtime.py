@@ -30,18 +30,19 @@ def run_main(main: Callable[[list[str] | None], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[LogLines()])
     logging.getLogger("slmrec").setLevel(logging.INFO)
     quiet_libraries()
-    try:
-        main(None)
-    except (Exception, KeyboardInterrupt) as error:
-        clear_line()
-        if processes.lost_another(error):
-            time.sleep(LAUNCHER_ENDS)
-        elif not processes.first():
-            time.sleep(FIRST_SPEAKS)
-        status = tell(error)
-        if status is None:
-            raise
-        sys.exit(status)
+    with processes.left_at_once():
+        try:
+            main(None)
+        except (Exception, KeyboardInterrupt) as error:
+            clear_line()
+            if processes.lost_another(error):
+                time.sleep(LAUNCHER_ENDS)
+            elif not processes.first():
+                time.sleep(FIRST_SPEAKS)
+            status = tell(error)
+            if status is None:
+                raise
+            sys.exit(status)
 
 
 def quiet_libraries() -> None:

@@ -6,6 +6,7 @@ a JSON list: of each run the first "status" that is not 0, once all its processe
 and the names then in its directory and one level below ("left").
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -61,6 +62,7 @@ def start(rank, run, said):
     try:
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        atexit._clear()  # what the parent takes away at its end
         work(rank, **run)
         status = 0
     except SystemExit as error:

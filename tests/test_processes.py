@@ -21,12 +21,16 @@ from slmrec.llm.sharding import check_sharding
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
-import os, signal, sys
+import atexit, os, signal, sys
 import numpy as np
 from slmrec import processes
 from slmrec.errors import InputError
 from slmrec.progress import say
 from slmrec.runtime import run_main
+
+class Held:  # by the interpreter until it takes itself apart, as a tensor may be by a thread of gloo
+    def __del__(self, abort=os.abort):
+        abort()
 
 def main(argv):
     if processes.launched(__file__, None, None):
@@ -41,6 +45,13 @@ def main(argv):
     if case == "one is killed" and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     processes.wait()
+    if case == "all end":
+        atexit.register(say, "end")
+        globals()["held"] = Held()
+        if rank == 1:
+            raise SystemExit(0)
+    if case == "one has a bug" and rank == 1:
+        raise KeyError("a bug")
 
 run_main(main)
 """
@@ -71,6 +82,18 @@ def test_a_failure_ends_all_with_one_line(tmp_path, case, status, line):
     ended = launch(tmp_path, case)
     assert ended.returncode == status and ended.stdout == ("" if case == "all fail" else "{'from': 0} [1, 2199023255552]\n")
     assert ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
+
+
+def test_they_end_without_taking_python_apart(tmp_path):
+    """A thread of gloo that lets go of a tensor meanwhile ends its process by SIGABRT, though all its work is done."""
+    ended = launch(tmp_path, "all end")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "{'from': 0} [1, 2199023255552]\nend\n" and not ended.stderr
+
+
+def test_a_bug_stays_a_traceback(tmp_path):
+    ended = launch(tmp_path, "one has a bug")
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and ended.stderr.endswith("KeyError: 'a bug'\n")
 
 
 def test_without_a_launcher_there_is_one(monkeypatch):
