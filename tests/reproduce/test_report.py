@@ -39,7 +39,7 @@ VOID = {"meta", "img", "link", "br"}
 
 
 class Page(HTMLParser):
-    """Tags, references, headings, and whether every tag is closed where it should be."""
+    """Tags, references, headings, and whether every tag is closed where it should be; a cell ends with the next, or its row."""
 
     def __init__(self, html):
         super().__init__()
@@ -48,13 +48,19 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.end_cell(tag in ("td", "th"))
         self.references += [value for name, value in attributes if name in ("src", "href")]
         self.anchors += [value for name, value in attributes if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
+        self.end_cell(tag == "tr")
         assert self.open.pop() == tag
+
+    def end_cell(self, ends):
+        if ends and self.open[-1:] == ["td"]:
+            self.open.pop()
 
     def handle_data(self, data):
         self.text.append(data)
