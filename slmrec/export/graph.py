@@ -10,13 +10,12 @@ Shapes: B rows, L slots (the longest history of the batch, at most max_length), 
 from __future__ import annotations
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig
 
 from slmrec.data.dataset import PAD
 from slmrec.errors import InputError
-from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.backbone import merge_adapters, plain_backbone
 from slmrec.llm.ellmrec import EllmRecommender
 from slmrec.llm.encoding import attention_window, require_exact_support
 from slmrec.llm.four_bits import how_read
@@ -123,6 +122,5 @@ def merged(model: EllmRecommender) -> EllmRecommender:
     """
     if how_read(plain_backbone(model.backbone)):
         raise InputError("its base model is in 4 bits, and adapters cannot be added to such weights without rounding them anew")
-    if isinstance(model.backbone, PeftModel):
-        model.backbone = model.backbone.merge_and_unload()
+    model.backbone = merge_adapters(model.backbone)
     return model

@@ -21,7 +21,7 @@ from slmrec.artifacts import file_sha256, json_sha256, read_manifest
 from slmrec.checkpoint_directory import named_digests, opening, require_readable, tokenizer_files
 from slmrec.errors import InputError
 from slmrec.files import first_bytes
-from slmrec.llm.four_bits import four_bit_options, number_of_weights, same_numbers
+from slmrec.llm.four_bits import four_bit_options, how_read, number_of_weights, same_numbers
 from slmrec.ownership import stage_of
 
 CHECKED_BYTES = 1 << 30  # of weights that this project made: up to there every start reads them whole (docs/reliability.md)
@@ -135,6 +135,16 @@ def add_lora(backbone: nn.Module, r: int, alpha: int, dropout: float, target_mod
         if isinstance(module, LoraLinear):  # it would turn its input into float32, which autocast undoes at once
             module.cast_input_dtype_enabled = False
     return model
+
+
+def merge_adapters(backbone: nn.Module) -> nn.Module:
+    """The decoder with its adapters added, in place, to the weights that they adapt, for a model that is not trained any more.
+
+    One without adapters stays as it is, and one in 4 bits, whose weights would have to be rounded anew.
+    """
+    if not isinstance(backbone, PeftModel) or how_read(plain_backbone(backbone)):
+        return backbone
+    return backbone.merge_and_unload()
 
 
 def require_layers_named(config: PretrainedConfig, target_modules: list[str]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
 from slmrec.llm.answering import Answering, can_answer
-from slmrec.llm.backbone import plain_backbone
+from slmrec.llm.backbone import merge_adapters, plain_backbone
 from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
 from slmrec.recommender import Recommender
@@ -209,6 +209,7 @@ class EllmRecommender(Recommender):
         return self.item_embeddings
 
     def answering(self) -> Recommender:
+        self.backbone = merge_adapters(self.backbone)
         return Answering(self) if can_answer(self) else self
 
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModel, GPT2Config, GPT2Model, LlamaConfig, MistralConfig, MistralModel, Qwen2Config
 
 from slmrec.catalogue_loss import catalogue_cross_entropy
@@ -208,9 +209,9 @@ def test_exact_equals_reference_for_every_kind_of_attention_and_position(make_re
 
 def answers_alike(model, batch, known=True):
     """What only answers gives the reference's user vectors, whatever the number of histories; what it does not know it leaves."""
+    expected = model._read_user(model.user_projection, reference_states(*states_asked(model, batch))[model.num_layers])
     ready = model.answering()
     assert isinstance(ready, Answering) == known and ready.max_length == model.max_length
-    expected = model._read_user(model.user_projection, reference_states(*states_asked(model, batch))[model.num_layers])
     torch.testing.assert_close(ready.encode(batch), expected, atol=1e-5, rtol=0)
     assert torch.equal(ready.item_matrix(), model.item_matrix())
 
@@ -222,11 +223,12 @@ def states_asked(model, batch):
 @pytest.mark.parametrize("lora, closing, kind", [(True, 7, "llama"), (False, 0, "qwen2")])
 @torch.no_grad()
 def test_answering_equals_reference_for_few_and_many_histories(make_recommender, make_batch, monkeypatch, lora, closing, kind):
-    model = make_recommender(3, kind, 2, lora=lora, closing=closing).eval()
     for tokens in (answering.TOKENS, 40):  # all histories of a length at once, or a few
         monkeypatch.setattr(answering, "TOKENS", tokens)
         for lengths in ([4], [30, 1, 30], [3] * 50, [length for length in 3 * MIXED if length or closing]):
+            model = make_recommender(3, kind, 2, lora=lora, closing=closing).eval()
             answers_alike(model, make_batch(lengths))
+            assert not isinstance(model.backbone, PeftModel)  # adapters are merged
     assert model.to("meta").answering() is model  # another device than the CPU
 
 
