@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     with stage:
         stage.device = str(device)
-        recommender = load_recommender(args.model, device)
+        recommender = load_recommender(args.model, device).answering()
         evaluation = evaluate_recommender(
             recommender,
             dataset,

@@ -209,7 +209,8 @@ class EllmRecommender(Recommender):
         return self.item_embeddings
 
     def answering(self) -> Recommender:
-        self.backbone = merge_adapters(self.backbone)
+        if self.encoding == "exact":  # the reference, where it is asked for, stays the plain definition
+            self.backbone = merge_adapters(self.backbone)
         return Answering(self) if can_answer(self) else self
 
 

@@ -239,9 +239,9 @@ def test_answering_refuses_what_exact_refuses(make_recommender, make_batch):
         ready.encode(make_batch([31]))
     with pytest.raises(ValueError, match="no token to be read"):
         ready.encode(make_batch([3, 0]))
-    reference = make_recommender()
+    reference = make_recommender(lora=True)
     reference.encoding = "reference"  # which was asked for, and stays
-    assert reference.answering() is reference
+    assert reference.answering() is reference and isinstance(reference.backbone, PeftModel)
 
 
 @pytest.mark.parametrize("window", [None, 16])
