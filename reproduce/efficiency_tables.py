@@ -33,7 +33,7 @@ def efficiency_tables(summary: dict) -> list[Table]:
 def speed_table(summary: dict) -> Table:
     """Seconds of two sides that ran in turns, and what their arithmetic predicts."""
     benchmark = summary["benchmark"]
-    entries = [(mode, benchmark["encoding"][mode]) for mode in ("forward", "train")]
+    entries = [(mode, benchmark["encoding"][mode]) for mode in ("forward", "train", "answering") if mode in benchmark["encoding"]]
     models = benchmark.get("models", {})
     entries += [(mode, entry) for mode in ("forward", "train") for entry in models.get(mode, {}).values()]
     rows = []

@@ -235,14 +235,15 @@ class Model:
         allowed = None if only is None else self._numbers(only, "only", "skip")[0]
         names = pl.Series([None, *self.catalogue.source_ids], dtype=pl.String)
         titles = pl.Series([None, *self.catalogue.titles], dtype=pl.String)
-        for part, users in self._encoded(histories, batch_size):
+        for start in range(0, len(histories.users), batch_size):
+            part = histories.take(range(start, min(start + batch_size, len(histories.users))))
             rows = len(part.users)
             viewed = np.repeat(np.arange(rows), np.diff(part.offsets)), part.items
             banned = np.repeat(np.arange(rows), len(never)), np.tile(np.asarray(never, dtype=np.int64), rows)
             pairs = [np.concatenate(both) for both in zip(viewed, banned)] if filter_viewed else banned
             of, items = (torch.from_numpy(one).to(self.device) for one in pairs)
             only_rows = None if allowed is None else dict.fromkeys(range(rows), allowed)
-            scores, best = self._best(part, k, (of, items), only_rows, users)
+            scores, best = self._best(part, k, (of, items), only_rows)
             flat = best.cpu().numpy().ravel()
             columns = {
                 "user": pl.Series(part.users, dtype=pl.String).gather(np.repeat(np.arange(rows), k)),
@@ -252,18 +253,6 @@ class Model:
                 "score": scores.cpu().numpy().ravel(),
             }
             yield pl.DataFrame(columns).filter(pl.Series(flat != PAD))
-
-    def _encoded(self, histories: Histories, batch_size: int) -> Iterator[tuple[Histories, torch.Tensor]]:
-        """Batches, each with the vectors [., d] of its histories that are not empty."""
-        ahead = batch_size * -(-self.recommender.many // batch_size)  # a multiple, at least as many as it likes
-        for first in range(0, len(histories.users), ahead):
-            many = histories.take(range(first, min(first + ahead, len(histories.users))))
-            filled = np.diff(many.offsets) > 0
-            users = self._encode(many, np.flatnonzero(filled))
-            place = np.concatenate([[0], np.cumsum(filled)])
-            for start in range(0, len(many.users), batch_size):
-                stop = min(start + batch_size, len(many.users))
-                yield many.take(range(start, stop)), users[place[start] : place[stop]]
 
     # -- inside ---------------------------------------------------------------------------------------------------------------
 
@@ -311,14 +300,12 @@ class Model:
         k: int,
         excluded: tuple[torch.Tensor, torch.Tensor],
         only: dict[int, list[int]] | None = None,
-        users: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores float32 [B, k] and items int64 [B, k] of the histories; an empty one is answered by popularity.
 
         Args:
             excluded: (row int64 [E], item int64 [E]), what must not come back.
             only: row -> the items that alone may come back there.
-            users: vectors of the histories that are not empty, where they are known already.
         """
         rows, lengths = len(histories.users), np.diff(histories.offsets)
         read = np.flatnonzero(lengths > 0)
@@ -326,7 +313,7 @@ class Model:
             logger.warning("%d of %d histories hold no known item: answered by popularity", rows - len(read), rows)
         with torch.inference_mode():
             popularity = torch.from_numpy(np.concatenate([[0], self.catalogue.popularity]).astype(np.float32)).to(self.device)
-            users = self._encode(histories, read) if users is None else users
+            users = self._encode(histories, read)
             place = torch.full((rows,), -1, dtype=torch.int64, device=self.device)  # of each row among the users' vectors
             place[torch.from_numpy(read).to(self.device)] = torch.arange(len(read), device=self.device)
 

@@ -15,11 +15,9 @@ class Recommender(nn.Module):
 
     Attributes:
         max_length: how many of a user's latest items the model reads.
-        many: how many histories it likes to be given at once; with fewer it is slower.
     """
 
     max_length: int
-    many: int = 1
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """User vectors float32 [B, d] for a batch of `slmrec.data.batches.SplitRows` (only its history is read)."""

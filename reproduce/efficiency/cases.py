@@ -34,7 +34,7 @@ class Case:
 
     Attributes:
         layers: of the decoder.
-        encoding: "reference" or "exact".
+        encoding: "reference", "exact", or "answering": exact, of a model whose weights are final (`EllmRecommender.answering`).
         mode: "forward" (user vectors, as in inference) or "train" (one optimiser step).
         teacher: how a training step gets the teacher's states: None (no distillation), "run" (forward pass of the teacher) or
             "cached" (they are there already).
@@ -68,9 +68,9 @@ class Models:
         self.arguments, self.num_items, self.device = arguments, num_items, device
         self._built: dict[tuple, EllmRecommender] = {}
 
-    @property
-    def layer_shape(self) -> LayerShape:
-        lora_r = self.arguments.lora_r if self.arguments.train_strategy == "lora" else 0
+    def layer_shape(self, merged: bool = False) -> LayerShape:
+        """With adapters, unless they are `merged` or there are none."""
+        lora_r = self.arguments.lora_r if self.arguments.train_strategy == "lora" and not merged else 0
         share = self.arguments.num_key_value_heads / self.arguments.num_heads
         return LayerShape(self.arguments.hidden_size, self.arguments.intermediate_size, lora_r, share)
 
@@ -87,8 +87,18 @@ class Models:
             self._built[key] = build_recommender(self.arguments, layers, self.num_items, self.device, key[1], supervised)
         return self._built[key]
 
+    def answering(self, layers: int, precision: str, distilled: bool = False) -> EllmRecommender:
+        """A model of so many layers that only answers, as `evaluate.py` asks it."""
+        model = self.recommender(layers, precision, distilled, role="answering")
+        if model.memory is None:
+            with autocast(model, precision):
+                model.answering()
+        return model
+
     def step(self, case: Case, precision: str | None = None) -> Step:
         precision = precision or self.arguments.precision
+        if case.encoding == "answering":
+            return ForwardStep(self.answering(case.layers, precision, case.teacher is not None), "exact", precision)
         model = self.recommender(case.layers, precision, distilled=case.teacher is not None)
         if case.mode == "forward":
             return ForwardStep(model, case.encoding, precision)

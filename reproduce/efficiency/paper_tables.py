@@ -138,7 +138,9 @@ def _length_factor(models: Models, workload: Workload, layers: int, split: str, 
     history = mean_history(mean, 3 if split == "train" else 1, arguments.max_length)
     measured = workload.rows(split, arguments.max_length).lengths.mean()
     lengths = [np.full(batch, length) for length in (history, measured)]
-    needed, spent = (minimum_work(models.layer_shape, layers, each, models.row_shape).forward for each in lengths)
+    final = split == "test"  # what answers has its adapters merged and its prompt kept
+    layer, shape = models.layer_shape(merged=final), models.row_shape
+    needed, spent = (minimum_work(layer, layers, each, shape, kept=final).forward for each in lengths)
     return needed / spent
 
 

@@ -65,8 +65,7 @@ class _DividedStep:
 def ranking_shares(models: Models, workload: Workload) -> dict:
     """Seconds per user, and shares, of ranking test users among 999 candidates: encode, draw candidates, score, rest."""
     arguments = models.arguments
-    model = models.recommender(arguments.num_layers)
-    model.encoding = "exact"
+    model = models.answering(arguments.num_layers, arguments.precision)
     dataset = workload.dataset
 
     def rank(dataset: SequenceDataset):

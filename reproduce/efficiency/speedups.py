@@ -1,10 +1,13 @@
-"""What is compared with what: the two encodings, E4SRec with SLMRec, and the two precisions."""
+"""What is compared with what: the two encodings, E4SRec with SLMRec, and the two precisions.
+
+A forward pass of the two encodings is one of the same model. Where E4SRec as published is compared with SLMRec, SLMRec answers as
+`evaluate.py` asks it: its weights are final, so adapters are merged and the prompt's keys and values kept.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,19 +22,21 @@ from slmrec.llm.ellmrec import EllmRecommender
 
 
 def compare_encodings(models: Models, workload: Workload, repeats: int) -> dict:
-    """Reference against exact for one model on test rows: user vectors, tokens, forward pass and training step."""
+    """Reference against exact for one model on test rows: user vectors, tokens, forward pass and training step, answering."""
     arguments = models.arguments
     model, layers = models.recommender(arguments.num_layers), arguments.num_layers
     batches = {mode: _batches(models, workload, mode, "test") for mode in ("forward", "train")}
-    result: dict = {"max_abs_diff": largest_difference(models, batches["forward"][0])}
+    sides = {"forward": "exact", "train": "exact", "answering": "answering"}
+    result: dict = {"max_abs_diff": largest_difference(models, batches["forward"][0], layers)}
     result["tokens"] = tokens_computed(model, batches["forward"])
     ceiling = matrix_product_rate(models.device, DTYPES[arguments.precision])
-    for mode, title in (("forward", "forward pass"), ("train", "training step")):
-        cases = {encoding: Case(layers, encoding, mode) for encoding in ("reference", "exact")}
-        seconds = time_cases(models, cases, batches[mode], repeats, f"encodings: {title}")
+    for part, fast in sides.items():
+        mode = "train" if part == "train" else "forward"
+        cases = {encoding: Case(layers, encoding, mode) for encoding in ("reference", fast)}
+        seconds = time_cases(models, cases, batches[mode], repeats, f"encodings: {part}")
         flops = {name: _flops(models, case, batches[mode]) for name, case in cases.items()}
-        result[mode] = _speedup(seconds, flops, "reference", "exact")
-        result[mode]["utilisation"] = _utilisation(models, cases["exact"], batches[mode], seconds["exact"], ceiling)
+        result[part] = _speedup(seconds, flops, "reference", fast)
+        result[part]["utilisation"] = _utilisation(models, cases[fast], batches[mode], seconds[fast], ceiling)
     return result | {"matrix_product_gflops": ceiling / 1e9}
 
 
@@ -44,7 +49,8 @@ def compare_models(models: Models, workload: Workload, repeats: int) -> dict:
     result: dict = {"baseline": base}
     for mode, split in (("forward", "test"), ("train", "train")):
         cases = {base: Case(arguments.e4srec_layers, "reference", mode)}
-        cases |= {f"{student} {encoding}": Case(layers, encoding, mode, "run") for encoding in ("reference", "exact")}
+        cases[f"{student} reference"] = Case(layers, "reference", mode, "run")
+        cases[f"{student} exact"] = Case(layers, "exact" if mode == "train" else "answering", mode, "run")
         if mode == "train":
             cases[f"{student} exact, cached teacher"] = Case(layers, "exact", mode, "cached")
         batches = _batches(models, workload, mode, split)
@@ -52,7 +58,7 @@ def compare_models(models: Models, workload: Workload, repeats: int) -> dict:
         flops = {name: _flops(models, case, batches) for name, case in cases.items()}
         result[mode] = {name: _speedup(seconds, flops, base, name) for name in cases if name != base}
         if mode == "forward":
-            result["max_abs_diff"] = largest_difference(models, batches[0], layers)
+            result["max_abs_diff"] = largest_difference(models, batches[0], layers, "answering")
         for name, entry in result[mode].items():
             entry["utilisation"] = _utilisation(models, cases[name], batches, seconds[name], ceiling)
     return result
@@ -82,10 +88,9 @@ def parameters(models: Models) -> dict:
     return {name: count_parameters(models.recommender(layers).backbone) for name, layers in depths.items()}
 
 
-def largest_difference(models: Models, batch: Batch, layers: int | None = None) -> float:
-    """Largest absolute difference between the user vectors of the two encodings, by default at the depth that is compared."""
-    layers = layers or models.arguments.num_layers
-    vectors = [models.step(Case(layers, encoding, "forward"))(batch) for encoding in ("reference", "exact")]
+def largest_difference(models: Models, batch: Batch, layers: int, fast: str = "exact") -> float:
+    """Largest absolute difference between the user vectors of the reference encoding and of a faster one."""
+    vectors = [models.step(Case(layers, encoding, "forward"))(batch) for encoding in ("reference", fast)]
     return float((vectors[0] - vectors[1]).abs().max())
 
 
@@ -145,33 +150,36 @@ def _batches(models: Models, workload: Workload, mode: str, split: str) -> list[
     return workload.batches(split, arguments.max_length, size, models.device)
 
 
-def _flops(models: Models, case: Case, batches: list[Batch]) -> float:
+def _flops(models: Models, case: Case, batches: list[Batch], least: bool = False) -> float:
     """FLOPs of one step of `case`, mean over the batches."""
-    return float(np.mean([_batch_flops(models, case, batch) for batch in batches]))
+    return float(np.mean([_batch_flops(models, case, batch, least) for batch in batches]))
 
 
-def _batch_flops(models: Models, case: Case, batch: Batch) -> float:
-    done = encoding_work(models, case, case.layers, batch)
+def _batch_flops(models: Models, case: Case, batch: Batch, least: bool) -> float:
+    done = encoding_work(models, case, case.layers, batch, least)
     if case.mode == "forward":
         return done.forward
     losses = models.arguments.num_blocks if case.teacher else 1
     loss = work.loss_flops(len(batch["users"]), models.num_items, EMBEDDING_SIZE)
-    teacher = encoding_work(models, case, models.arguments.teacher_layers, batch).forward if case.teacher == "run" else 0.0
+    runs = case.teacher == "run"
+    teacher = encoding_work(models, case, models.arguments.teacher_layers, batch, least).forward if runs else 0.0
     return done.training(frozen=models.arguments.train_strategy == "lora") + losses * loss + teacher
 
 
 def _utilisation(models: Models, case: Case, batches: list[Batch], seconds: list[float], ceiling: float) -> float:
     """Model FLOP utilisation: the arithmetic that the result needs at least, per second, over what matrix products reach."""
-    return _flops(models, replace(case, encoding="minimum"), batches) / statistics.median(seconds) / ceiling
+    return _flops(models, case, batches, least=True) / statistics.median(seconds) / ceiling
 
 
-def encoding_work(models: Models, case: Case, layers: int, batch: Batch) -> work.Work:
-    lengths, shape = batch["lengths"].cpu().numpy(), models.row_shape
+def encoding_work(models: Models, case: Case, layers: int, batch: Batch, least: bool = False) -> work.Work:
+    """What the encoding of `case` computes of a batch, or the `least` that would give the same."""
+    lengths, shape, final = batch["lengths"].cpu().numpy(), models.row_shape, case.encoding == "answering"
+    layer = models.layer_shape(merged=final)
+    if least:
+        return work.minimum_work(layer, layers, lengths, shape, kept=final)
     if case.encoding == "reference":
-        return work.reference_work(models.layer_shape, layers, len(lengths), shape)
-    if case.encoding == "minimum":
-        return work.minimum_work(models.layer_shape, layers, lengths, shape)
-    return work.exact_work(models.layer_shape, layers, len(lengths), shape, work.count_tokens(lengths, shape))
+        return work.reference_work(layer, layers, len(lengths), shape)
+    return work.exact_work(layer, layers, len(lengths), shape, work.count_tokens(lengths, shape, kept=final))
 
 
 def _speedup(seconds: Seconds, flops: dict[str, float], slow: str, fast: str) -> dict:

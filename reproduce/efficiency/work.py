@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slmrec.llm.encoding import PACKED_WIDTH
+from slmrec.llm.encoding import packed_width
 from slmrec.packing import pack_rows
 
 
@@ -72,6 +72,7 @@ class Tokens:
 
     Attributes:
         reference: B rows of P + max_length + S.
+        prompt: of the shared prompt; none where its keys and values are kept from before.
         exact: what exact encoding computes: the prompt once and R packed rows of W slots.
         minimum: the prompt once, the real items and the closing tokens.
         packed_rows, width: R and W.
@@ -79,6 +80,7 @@ class Tokens:
     """
 
     reference: int
+    prompt: int
     exact: int
     minimum: int
     packed_rows: int
@@ -99,16 +101,17 @@ class RowShape:
         return self.before + self.max_length + self.after
 
 
-def count_tokens(lengths: np.ndarray, shape: RowShape) -> Tokens:
-    """Tokens of a batch with histories of `lengths` [B]."""
+def count_tokens(lengths: np.ndarray, shape: RowShape, kept: bool = False) -> Tokens:
+    """Tokens of a batch with histories of `lengths` [B]; `kept`: the prompt's keys and values are there already."""
     totals = lengths + shape.after
-    width = max(PACKED_WIDTH, int(totals.max()))
+    width = packed_width(totals)
     packing = pack_rows(totals, width)
-    packed_rows = len(packing.segment)
+    packed_rows, prompt = len(packing.segment), 0 if kept else shape.before
     return Tokens(
         reference=len(lengths) * shape.reference,
-        exact=shape.before + packed_rows * width,
-        minimum=shape.before + int(totals.sum()),
+        prompt=prompt,
+        exact=prompt + packed_rows * width,
+        minimum=prompt + int(totals.sum()),
         packed_rows=packed_rows,
         width=width,
         queries=int(np.bincount(packing.last.numpy() // width).max()),
@@ -130,7 +133,7 @@ def exact_work(layer: LayerShape, num_layers: int, num_rows: int, shape: RowShap
     slots = tokens.packed_rows * tokens.width
     keys = shape.before + tokens.width
     below = (num_layers - 1) * tokens.exact
-    attended = (num_layers - 1) * (shape.before**2 + slots * keys) + tokens.packed_rows * tokens.queries * keys
+    attended = (num_layers - 1) * (tokens.prompt**2 + slots * keys) + tokens.packed_rows * tokens.queries * keys
     return Work(
         linear=below * (layer.key_value + layer.others) + tokens.exact * layer.key_value + num_rows * layer.others,
         lora=(below + num_rows) * layer.lora,
@@ -138,12 +141,12 @@ def exact_work(layer: LayerShape, num_layers: int, num_rows: int, shape: RowShap
     )
 
 
-def minimum_work(layer: LayerShape, num_layers: int, lengths: np.ndarray, shape: RowShape) -> Work:
+def minimum_work(layer: LayerShape, num_layers: int, lengths: np.ndarray, shape: RowShape, kept: bool = False) -> Work:
     """The least that gives the same result: real tokens, each attending to the prompt and its own row up to itself."""
     totals = (lengths + shape.after).astype(np.float64)
-    tokens = shape.before + float(totals.sum())
+    tokens = float(totals.sum()) + (0 if kept else shape.before)
     own = totals * shape.before + totals * (totals + 1) / 2
-    prompt = shape.before * (shape.before + 1) / 2
+    prompt = 0 if kept else shape.before * (shape.before + 1) / 2
     attended = (num_layers - 1) * (prompt + float(own.sum())) + float((shape.before + totals).sum())
     below = (num_layers - 1) * tokens
     return Work(

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
-from slmrec.llm.answering import Answering, can_answer
 from slmrec.llm.backbone import merge_adapters, plain_backbone
-from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, reference_states
+from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, prompt_memory, reference_states
 from slmrec.llm.prompt import Prompt
 from slmrec.recommender import Recommender
 
@@ -80,6 +79,7 @@ class EllmRecommender(Recommender):
     frozen_items: torch.Tensor
     before: torch.Tensor
     after: torch.Tensor
+    memory: torch.Tensor | None
 
     def __init__(
         self,
@@ -121,6 +121,7 @@ class EllmRecommender(Recommender):
             self.register_buffer("frozen_items", item_embeddings.float(), persistent=False)
         self.register_buffer("before", torch.tensor(prompt.before, dtype=torch.long), persistent=False)
         self.register_buffer("after", torch.tensor(prompt.after, dtype=torch.long), persistent=False)
+        self.register_buffer("memory", None, persistent=False)  # of the prompt, where the model only answers
 
     @property
     def num_layers(self) -> int:
@@ -159,20 +160,11 @@ class EllmRecommender(Recommender):
 
         `read` is "last" or "all"; by default what the training targets need.
         """
-        decoder = plain_backbone(self.backbone)
-        token_vectors = decoder.get_input_embeddings()
-        rows = PromptedRows(
-            items=self.item_dropout(self.item_vectors(batch["history"])),
-            lengths=batch["lengths"].cpu().numpy(),
-            before=token_vectors(self.before),
-            after=token_vectors(self.after),
-            max_length=self.max_length,
-            read=read or ("all" if self.targets == "all" else "last"),
-        )
+        rows = self.prompted_rows(batch, read)
         supervised = [int(layer) for layer in self.block_projections]
         wanted = {*layers, *supervised, self.num_layers} | ({ATTENTION} if attention else set())
-        options = {"recompute": True} if self.recompute and self.training and self.encoding == "exact" else {}
-        states = ENCODINGS[self.encoding](decoder, rows, wanted, **options)
+        options = {"recompute": self.recompute and self.training, "memory": self.memory} if self.encoding == "exact" else {}
+        states = ENCODINGS[self.encoding](plain_backbone(self.backbone), rows, wanted, **options)
         return Encoded(
             users=self._read_user(self.user_projection, states[self.num_layers]),
             items=self.item_embeddings,
@@ -180,6 +172,18 @@ class EllmRecommender(Recommender):
             block_users={layer: self._read_user(self.block_projections[str(layer)], states[layer]) for layer in supervised},
             projected={layer: self.state_projections[str(layer)](states[layer]) for layer in layers if self._projects(layer)},
             attention=states.get(ATTENTION),
+        )
+
+    def prompted_rows(self, batch: dict[str, torch.Tensor], read: str | None = None) -> PromptedRows:
+        """A batch as the decoder sees it, item vectors between prompt tokens."""
+        token_vectors = plain_backbone(self.backbone).get_input_embeddings()
+        return PromptedRows(
+            items=self.item_dropout(self.item_vectors(batch["history"])),
+            lengths=batch["lengths"].cpu().numpy(),
+            before=token_vectors(self.before),
+            after=token_vectors(self.after),
+            max_length=self.max_length,
+            read=read or ("all" if self.targets == "all" else "last"),
         )
 
     def recompute_activations(self) -> None:
@@ -209,9 +213,15 @@ class EllmRecommender(Recommender):
         return self.item_embeddings
 
     def answering(self) -> Recommender:
-        if self.encoding == "exact":  # the reference, where it is asked for, stays the plain definition
-            self.backbone = merge_adapters(self.backbone)
-        return Answering(self) if can_answer(self) else self
+        """Adapters are merged, and the prompt's keys and values kept. The reference encoding stays the plain definition."""
+        if self.encoding != "exact":
+            return self
+        self.eval()
+        self.backbone = merge_adapters(self.backbone)
+        nothing = torch.zeros(0, dtype=torch.long, device=self.before.device)
+        rows = self.prompted_rows({"history": nothing, "lengths": torch.zeros(0, dtype=torch.long)}, read="last")
+        self.memory = prompt_memory(plain_backbone(self.backbone), rows)
+        return self
 
 
 def next_item_objective(

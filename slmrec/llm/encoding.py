@@ -4,7 +4,8 @@ Every row of the published implementation is P prompt tokens, `max_length` item 
 closing tokens, at positions 0 .. P + max_length + S - 1. `reference_states` computes exactly that; `exact_states` returns the
 same states:
 
-* the prompt is the same for everybody and attends only to itself, so its keys and values are computed once per batch;
+* the prompt is the same for everybody and attends only to itself, so its keys and values are computed once per batch, or once
+  and for all where the decoder's weights are final (`prompt_memory`);
 * padding is never computed: rows carry their real items and the closing tokens, at the positions they have in the reference,
   and several rows share one packed row (`slmrec.packing`);
 * in the last layer only the tokens that are read go beyond keys and values.
@@ -97,24 +98,50 @@ def reference_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[i
 
 
 class SharedPrompt:
-    """Stands where a decoder layer expects its key-value cache: keeps the prompt's keys and values for the rows that follow."""
+    """Stands where a decoder layer expects its key-value cache: keeps the prompt's keys and values for the rows that follow.
 
-    def __init__(self, prompt: tuple[torch.Tensor, torch.Tensor] | None = None):
-        self.prompt = prompt
+    Given a layer of `prompt_memory`, it has them from the start.
+    """
+
+    def __init__(self, memory: torch.Tensor | None = None):
+        self.prompt: tuple[torch.Tensor, torch.Tensor] | None = None if memory is None else (memory[0], memory[1])
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_) -> tuple[torch.Tensor, torch.Tensor]:
         """First call [1, H, P, d/H]: kept. Second call [R, H, W, d/H]: returned behind the prompt's, [R, H, P + W, d/H]."""
         if self.prompt is None:
             self.prompt = keys, values
             return keys, values
-        prompt_keys, prompt_values = (part.expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
+        prompt_keys, prompt_values = (part.to(keys.dtype).expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
         return torch.cat([prompt_keys, keys], dim=2), torch.cat([prompt_values, values], dim=2)
 
 
-def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int | str], recompute: bool = False) -> States:
+@torch.no_grad()
+def prompt_memory(decoder: PreTrainedModel, rows: PromptedRows) -> torch.Tensor:
+    """The prompt's keys and values in each of L layers, [L, 2, 1, H, P, d/H]; of `rows` only what all rows share is read."""
+    require_exact_support(decoder.config)
+    prompt = rows.before.to(rows.items.dtype).unsqueeze(0)  # [1, P, d]
+    positions = torch.arange(prompt.shape[1], device=prompt.device).unsqueeze(0)
+    (rope,) = ropes(decoder, rows, positions)
+    kept = []
+    for number, layer in enumerate(decoder.layers, start=1):
+        shared, inside = SharedPrompt(), prompt_mask(positions, attention_window(decoder.config, number, rows.length))
+        prompt = layer(prompt, position_embeddings=rope, past_key_values=shared, attention_mask=inside)
+        assert shared.prompt is not None
+        kept.append(torch.stack(shared.prompt))
+    return torch.stack(kept)
+
+
+def exact_states(
+    decoder: PreTrainedModel,
+    rows: PromptedRows,
+    layers: set[int | str],
+    recompute: bool = False,
+    memory: torch.Tensor | None = None,
+) -> States:
     """The states of `reference_states`, computed without the shared prompt's and the padding's repetition.
 
-    With `recompute`, what is inside a layer is not kept for the backward pass but computed once more there.
+    With `recompute`, what is inside a layer is not kept for the backward pass but computed once more there. With `memory`, from
+    `prompt_memory`, the prompt is not computed at all.
 
     `layers` may hold `ATTENTION` as well, beside the last layer: float32 [n, H, P + W], each read token's attention weights in
     the last layer. What stands at a slot depends on the packing, which is the same for all models that read the same rows.
@@ -133,13 +160,18 @@ def exact_states(decoder: PreTrainedModel, rows: PromptedRows, layers: set[int |
         mask = masks.of_rows(window)
         if number == depth:
             break
-        arguments = layer, prompt, hidden, prompt_rope, rope, masks.of_prompt(window), mask
-        prompt, hidden = checkpoint(_layer, *arguments, use_reentrant=False) if recompute else _layer(*arguments)
+        if memory is not None:
+            shared = SharedPrompt(memory[number - 1])
+            hidden = layer(hidden, position_embeddings=rope, past_key_values=shared, attention_mask=mask)
+        else:
+            arguments = layer, prompt, hidden, prompt_rope, rope, masks.of_prompt(window), mask
+            prompt, hidden = checkpoint(_layer, *arguments, use_reentrant=False) if recompute else _layer(*arguments)
         if number in layers:
             states[number] = take(hidden)
     if depth in layers:
-        shared = SharedPrompt()
-        _keep_prompt(layer, prompt, prompt_rope, shared)
+        shared = SharedPrompt() if memory is None else SharedPrompt(memory[-1])
+        if memory is None:
+            _keep_prompt(layer, prompt, prompt_rope, shared)
         if ATTENTION in layers:
             states[ATTENTION] = take(_attention_weights(layer, hidden, rope, shared, mask).transpose(1, 2))
         if rows.read == "all":
@@ -205,23 +237,27 @@ class Masks:
         """`own` is bool [R, W, W], the packing's causal mask; the position ids are [1, P] and [R, W]."""
         self.prompt_positions, self.positions = prompt_positions, positions
         self.own = torch.cat([own.new_ones(*own.shape[:2], prompt_positions.shape[1]), own], dim=2).unsqueeze(1)
-        self.windowed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.windowed: dict[int, torch.Tensor] = {}
 
     def of_prompt(self, window: int | None) -> torch.Tensor | None:
         """None (plainly causal), or bool [1, 1, P, P]."""
-        return None if window is None else self._windowed(window)[0]
+        return prompt_mask(self.prompt_positions, window)
 
     def of_rows(self, window: int | None) -> torch.Tensor:
         """bool [R, 1, W, P + W]: the prompt, and earlier slots of the same row."""
-        return self.own if window is None else self._windowed(window)[1]
-
-    def _windowed(self, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if window is None:
+            return self.own
         if window not in self.windowed:
-            prompt = self.prompt_positions
-            keys = torch.cat([prompt.expand(len(self.positions), -1), self.positions], dim=1)
-            inside = _within(prompt, prompt, window) & (prompt.unsqueeze(2) >= prompt.unsqueeze(1)).unsqueeze(1)
-            self.windowed[window] = inside, self.own & _within(self.positions, keys, window)
+            keys = torch.cat([self.prompt_positions.expand(len(self.positions), -1), self.positions], dim=1)
+            self.windowed[window] = self.own & _within(self.positions, keys, window)
         return self.windowed[window]
+
+
+def prompt_mask(positions: torch.Tensor, window: int | None) -> torch.Tensor | None:
+    """What the prompt, at position ids [1, P], sees of itself: None (plainly causal), or with a window bool [1, 1, P, P]."""
+    if window is None:
+        return None
+    return _within(positions, positions, window) & (positions.unsqueeze(2) >= positions.unsqueeze(1)).unsqueeze(1)
 
 
 def _within(queries: torch.Tensor, keys: torch.Tensor, window: int) -> torch.Tensor:
@@ -233,8 +269,7 @@ def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
     """Lay items and closing tokens of every row into packed rows; returns hidden [R, W, d] and position ids [R, W] as well."""
     lengths, closing = rows.lengths, len(rows.after)
     totals = lengths + closing
-    width = max(PACKED_WIDTH, int(totals.max(initial=1)))
-    packing = pack_rows(totals, width, rows.items.device)
+    packing = pack_rows(totals, packed_width(totals), rows.items.device)
     starts = row_starts(totals)  # [B] where a row begins among all tokens in row order
     from_start = places(lengths)  # [T]
     item_token = spread(starts, lengths) + from_start  # [T]
@@ -246,6 +281,11 @@ def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
     closing_positions = np.tile(first + np.arange(closing), len(lengths))
     positions = np.concatenate([first - spread(lengths, lengths) + from_start, closing_positions])
     return packing, _scatter(vectors, slots, packing), _scatter(torch.from_numpy(positions).to(slots.device), slots, packing)
+
+
+def packed_width(totals: np.ndarray) -> int:
+    """Slots of a packed row for rows of so many tokens int64 [B]: few rows do not fill one of the usual width."""
+    return max(min(PACKED_WIDTH, int(totals.sum())), int(totals.max(initial=1)))
 
 
 def _scatter(tokens: torch.Tensor, slots: torch.Tensor, packing: Packing) -> torch.Tensor:

@@ -66,7 +66,7 @@ def test_objective_is_the_cross_entropy_of_equation_1(monkeypatch):
     model = EllmRecommender(OneToken(), table, Prompt((1,), (2,)), max_length=3)
     model.user_projection.weight.data = torch.eye(2)
     states = {1: torch.tensor([[1.0, 0.0], [0.0, 2.0]])}
-    monkeypatch.setitem(ENCODINGS, "exact", lambda *_: states)
+    monkeypatch.setitem(ENCODINGS, "exact", lambda *_, **__: states)
     batch = {"history": torch.tensor([1, 2]), "lengths": torch.tensor([1, 1]), "targets": torch.tensor([1, 3])}
     e = torch.e
     expected = (-torch.log(torch.tensor(e / (2 * e + 1))) - torch.log(torch.tensor(e**2 / (2 * e**2 + 1)))) / 2

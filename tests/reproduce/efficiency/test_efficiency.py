@@ -73,6 +73,8 @@ def test_tokens_by_hand():
     # 37 + 32 + 27 fill the first row of 96 slots with three queries, 12 stand in the second
     assert (tokens.packed_rows, tokens.width, tokens.queries) == (2, 96, 3)
     assert tokens.exact == 62 + 2 * 96
+    kept = work.count_tokens(np.array([5]), work.RowShape(before=62, after=7, max_length=30), kept=True)
+    assert (kept.prompt, kept.exact, kept.minimum, kept.width) == (0, 12, 12, 12)  # one history costs its own tokens
 
 
 def test_minimum_work_by_hand():
@@ -81,9 +83,12 @@ def test_minimum_work_by_hand():
     assert done.linear == 7 * 68 + 7 * 16 + 2 * 52  # one whole layer; keys and values of the last; the rest of it for 2 tokens
     pairs = (1 + 2) + (3 + 4) + (3 + 4 + 5)  # prompt, then each row's tokens see 2 prompt tokens and themselves
     assert done.attention == 2 * 2 * 2 * (pairs + 4 + 5)
+    kept = work.minimum_work(layer, 2, np.array([1, 2]), shape, kept=True)
+    assert kept.linear == 5 * 68 + 5 * 16 + 2 * 52
+    assert kept.attention == 2 * 2 * 2 * (pairs - 3 + 4 + 5)
 
 
-@pytest.mark.parametrize("encoding", ["reference", "exact"])
+@pytest.mark.parametrize("encoding", ["reference", "exact", "answering"])
 @pytest.mark.parametrize("strategy", ["full", "lora"])
 def test_counted_work_is_what_torch_counts(workload, encoding, strategy):
     arguments = replace(TINY, train_strategy=strategy, lora_r=4)
@@ -303,7 +308,9 @@ def test_a_whole_run(tmp_path, capsys):
         assert result[f"predicted_{mode}_speedup"] > 3
         assert result[f"{mode}_achieved"] == pytest.approx(result[f"{mode}_speedup"] / result[f"predicted_{mode}_speedup"])
     assert result["token_ratio"] > 3
-    assert result["max_abs_diff"] < 1e-5
+    assert result["max_abs_diff"] < 1e-5 and result["models"]["max_abs_diff"] < 1e-5
+    gflop = {part: result["encoding"][part]["gflop"] for part in ("forward", "answering")}
+    assert gflop["answering"]["answering"] < gflop["forward"]["exact"] and result["encoding"]["answering"]["speedup"] > 1
     assert 0 < result["precision"]["relative_difference"] < 0.1
     for shares in result["shares"].values():
         assert sum(shares["share"].values()) == pytest.approx(1)
