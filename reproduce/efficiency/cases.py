@@ -90,9 +90,7 @@ class Models:
     def answering(self, layers: int, precision: str, distilled: bool = False) -> EllmRecommender:
         """A model of so many layers that only answers, as `evaluate.py` asks it."""
         model = self.recommender(layers, precision, distilled, role="answering")
-        if model.memory is None:
-            with autocast(model, precision):
-                model.answering()
+        model.answering()
         return model
 
     def step(self, case: Case, precision: str | None = None) -> Step:

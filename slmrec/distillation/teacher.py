@@ -45,13 +45,14 @@ class Teacher(Protocol):
 class FrozenTeacher:
     """Offline distillation (Section 3): a trained teacher in eval mode that never gets a gradient.
 
-    It is not a module of the student, so it is neither trained nor saved with it.
+    It is not a module of the student, so it is neither trained nor saved with it. Its prompt is computed once for all batches.
     """
 
     learns = False
 
     def __init__(self, model: EllmRecommender, layers: tuple[int, ...]):
         self.model = model.eval().requires_grad_(False)
+        self.model.final = True
         self.layers = layers
 
     def to(self, device: torch.device) -> FrozenTeacher:
@@ -60,7 +61,8 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
-        return _signals(_encoded(self, batch, attention, plain_backbone(self.model.backbone).dtype), self.layers)
+        with _computing_in(plain_backbone(self.model.backbone).dtype, batch):
+            return _signals(self.model(batch, layers=self.layers, attention=attention), self.layers)
 
 
 class LearningTeacher:
@@ -82,18 +84,16 @@ class LearningTeacher:
         self.model, self.layers, self.item_loss, self.dtype = model, layers, item_loss, dtype
 
     def signals(self, batch: dict[str, torch.Tensor], attention: bool = False) -> TeacherSignals:
-        encoded = _encoded(self, batch, attention, self.dtype)
+        with _computing_in(self.dtype, batch):
+            encoded = self.model(batch, layers=self.layers, attention=attention)
         signals = _signals(encoded, self.layers)
         signals.loss = self.item_loss(encoded.users, encoded.items, batch["targets"])
         return signals
 
 
-def _encoded(
-    teacher: FrozenTeacher | LearningTeacher, batch: dict[str, torch.Tensor], attention: bool, dtype: torch.dtype
-) -> Encoded:
-    """A teacher's forward pass. The Trainer's autocast covers the student only."""
-    with torch.autocast(batch["history"].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        return teacher.model(batch, layers=teacher.layers, attention=attention)
+def _computing_in(dtype: torch.dtype, batch: dict[str, torch.Tensor]) -> torch.autocast:
+    """For a teacher's forward pass: the Trainer's autocast covers the student only."""
+    return torch.autocast(batch["history"].device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def _signals(encoded: Encoded, layers: tuple[int, ...]) -> TeacherSignals:

@@ -73,6 +73,10 @@ class EllmRecommender(Recommender):
         text_vectors: float32 [N + 1, d_text], frozen; what the items are called, added to what enters the decoder through a
             linear map of their own, which starts at zero.
         train_items: the item embeddings are trained along (not in the paper).
+
+    Attributes:
+        final: its weights do not change any more, so the prompt's keys and values are kept from the next forward pass on.
+        memory: they, as `prompt_memory` gives them; None before.
     """
 
     text_vectors: torch.Tensor
@@ -101,7 +105,7 @@ class EllmRecommender(Recommender):
         size = item_embeddings.shape[1]
         self.max_length, self.targets, self.encoding, self.prompt = max_length, targets, encoding, prompt
         self.backbone = backbone
-        self.recompute = False
+        self.recompute, self.final = False, False
         self.item_projection = nn.Linear(size, hidden_size)
         self.item_dropout = nn.Dropout(item_dropout)
         self.user_projection = nn.Linear(hidden_size, size, bias=False)
@@ -121,7 +125,7 @@ class EllmRecommender(Recommender):
             self.register_buffer("frozen_items", item_embeddings.float(), persistent=False)
         self.register_buffer("before", torch.tensor(prompt.before, dtype=torch.long), persistent=False)
         self.register_buffer("after", torch.tensor(prompt.after, dtype=torch.long), persistent=False)
-        self.register_buffer("memory", None, persistent=False)  # of the prompt, where the model only answers
+        self.register_buffer("memory", None, persistent=False)
 
     @property
     def num_layers(self) -> int:
@@ -163,8 +167,12 @@ class EllmRecommender(Recommender):
         rows = self.prompted_rows(batch, read)
         supervised = [int(layer) for layer in self.block_projections]
         wanted = {*layers, *supervised, self.num_layers} | ({ATTENTION} if attention else set())
-        options = {"recompute": self.recompute and self.training, "memory": self.memory} if self.encoding == "exact" else {}
-        states = ENCODINGS[self.encoding](plain_backbone(self.backbone), rows, wanted, **options)
+        decoder, options = plain_backbone(self.backbone), {}
+        if self.encoding == "exact":
+            if self.final and self.memory is None:
+                self.memory = prompt_memory(decoder, rows)
+            options = {"recompute": self.recompute and self.training, "memory": self.memory}
+        states = ENCODINGS[self.encoding](decoder, rows, wanted, **options)
         return Encoded(
             users=self._read_user(self.user_projection, states[self.num_layers]),
             items=self.item_embeddings,
@@ -214,13 +222,10 @@ class EllmRecommender(Recommender):
 
     def answering(self) -> Recommender:
         """Adapters are merged, and the prompt's keys and values kept. The reference encoding stays the plain definition."""
-        if self.encoding != "exact":
-            return self
-        self.eval()
-        self.backbone = merge_adapters(self.backbone)
-        nothing = torch.zeros(0, dtype=torch.long, device=self.before.device)
-        rows = self.prompted_rows({"history": nothing, "lengths": torch.zeros(0, dtype=torch.long)}, read="last")
-        self.memory = prompt_memory(plain_backbone(self.backbone), rows)
+        if self.encoding == "exact":
+            self.eval()
+            self.backbone = merge_adapters(self.backbone)
+            self.final = True
         return self
 
 

@@ -7,6 +7,7 @@ from slmrec.distillation.joint import JointRecommender
 from slmrec.distillation.objective import DistillationObjective
 from slmrec.distillation.teacher import FrozenTeacher, LearningTeacher, TeacherSignals
 from slmrec.errors import InputError
+from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import Encoded
 
 # Two items (1, 0) and (0, 1) after PAD. User vectors (0, 0) give both the chance 1/2: a cross-entropy of log 2.
@@ -180,6 +181,20 @@ def test_the_teacher_is_in_eval_mode_without_gradients_and_stays_as_it_was(pair,
     assert not any(states.requires_grad for states in first)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(map(torch.equal, objective.teacher.signals(batch).blocks, first))  # its dropout of 0.5 is off
+
+
+@torch.no_grad()
+def test_the_teacher_computes_its_prompt_once(make_recommender, make_batch):
+    """62 tokens before the first batch; the states are those of a model that computes them for every batch."""
+    teacher, plain, tokens = FrozenTeacher(make_recommender(4, lora=True), (2, 4)), make_recommender(4, lora=True).eval(), []
+    first = plain_backbone(teacher.model.backbone).layers[0]
+    first.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].shape[:2].numel()))
+    for lengths in ([3, 8], [30, 1, 5]):
+        batch = make_batch(lengths)
+        signals, expected = teacher.signals(batch), plain(batch, layers=(2, 4))
+        assert all(torch.equal(*pair) for pair in zip(signals.blocks, expected.states.values(), strict=True))
+        assert torch.equal(signals.users, expected.users)
+    assert tokens == [62, 3 + 8 + 2 * 7, 30 + 1 + 5 + 3 * 7]
 
 
 def test_a_missing_adapter_is_an_error_and_not_a_missing_term(pair, make_batch):

@@ -209,6 +209,7 @@ def answers_alike(model, *batches):
     """What only answers gives the reference's user vectors, and computes nothing of the prompt for them."""
     expected = [model._read_user(model.user_projection, states[model.num_layers]) for states in reference_of(model, batches)]
     ready = model.answering()
+    ready.encode(batches[0])  # the prompt is computed once
     seen = []
     ready.backbone.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[:2].numel()))
     for batch, users in zip(batches, expected, strict=True):
@@ -240,7 +241,8 @@ def test_answering_refuses_what_exact_refuses(make_recommender, make_batch):
         ready.encode(make_batch([3, 0]))
     reference = make_recommender(lora=True)
     reference.encoding = "reference"  # which was asked for, and stays
-    assert reference.answering().memory is None and isinstance(reference.backbone, PeftModel)
+    reference.answering().encode(make_batch([3]))
+    assert reference.memory is None and isinstance(reference.backbone, PeftModel)
 
 
 @pytest.mark.parametrize("window", [None, 16])
