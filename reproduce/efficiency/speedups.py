@@ -161,8 +161,7 @@ def _batch_flops(models: Models, case: Case, batch: Batch, least: bool) -> float
         return done.forward
     losses = models.arguments.num_blocks if case.teacher else 1
     loss = work.loss_flops(len(batch["users"]), models.num_items, EMBEDDING_SIZE)
-    runs = case.teacher == "run"
-    teacher = encoding_work(models, case, models.arguments.teacher_layers, batch, least).forward if runs else 0.0
+    teacher = teacher_work(models, case, batch, least).forward if case.teacher == "run" else 0.0
     return done.training(frozen=models.arguments.train_strategy == "lora") + losses * loss + teacher
 
 
@@ -171,15 +170,25 @@ def _utilisation(models: Models, case: Case, batches: list[Batch], seconds: list
     return _flops(models, case, batches, least=True) / statistics.median(seconds) / ceiling
 
 
-def encoding_work(models: Models, case: Case, layers: int, batch: Batch, least: bool = False) -> work.Work:
-    """What the encoding of `case` computes of a batch, or the `least` that would give the same."""
+def teacher_work(models: Models, case: Case, batch: Batch, least: bool) -> work.Work:
+    """Of a frozen teacher, which with exact encoding keeps its prompt."""
+    return encoding_work(models, case, models.arguments.teacher_layers, batch, least, kept=case.encoding == "exact")
+
+
+def encoding_work(
+    models: Models, case: Case, layers: int, batch: Batch, least: bool = False, kept: bool | None = None
+) -> work.Work:
+    """What the encoding of `case` computes of a batch, or the `least` that would give the same.
+
+    `kept`: the prompt's keys and values are there already, by default where the model only answers.
+    """
     lengths, shape, final = batch["lengths"].cpu().numpy(), models.row_shape, case.encoding == "answering"
-    layer = models.layer_shape(merged=final)
+    layer, kept = models.layer_shape(merged=final), final if kept is None else kept
     if least:
-        return work.minimum_work(layer, layers, lengths, shape, kept=final)
+        return work.minimum_work(layer, layers, lengths, shape, kept)
     if case.encoding == "reference":
         return work.reference_work(layer, layers, len(lengths), shape)
-    return work.exact_work(layer, layers, len(lengths), shape, work.count_tokens(lengths, shape, kept=final))
+    return work.exact_work(layer, layers, len(lengths), shape, work.count_tokens(lengths, shape, kept))
 
 
 def _speedup(seconds: Seconds, flops: dict[str, float], slow: str, fast: str) -> dict:

@@ -17,7 +17,7 @@ from reproduce.efficiency import openp5_hours, paper_tables, speedups, timing, w
 from reproduce.efficiency.arguments import BenchmarkArguments
 from reproduce.efficiency.cases import Case, Models, split_batch
 from reproduce.efficiency.memory import peak_memory
-from reproduce.efficiency.speedups import encoding_work, tokens_computed
+from reproduce.efficiency.speedups import encoding_work, teacher_work, tokens_computed
 from reproduce.efficiency.workload import draw_lengths, make_workload, mean_history
 from reproduce.published import TABLE_1, TABLE_5, TABLE_7
 from slmrec.artifacts import write_json
@@ -101,6 +101,15 @@ def test_counted_work_is_what_torch_counts(workload, encoding, strategy):
     counted = encoding_work(models, Case(3, encoding, "forward"), 3, batch).forward
     heads = 2 * 32 * 128 * (len(batch["history"]) + len(batch["users"]))  # the two linear layers around the decoder
     assert counter.get_total_flops() == pytest.approx(counted + heads, rel=0.002)  # torch counts the rotary tables' products too
+
+
+def test_a_frozen_teacher_keeps_its_prompt(models, workload):
+    batch = workload.batches("train", 30, 8, CPU)[0]
+    once = {encoding: encoding_work(models, Case(2, encoding, "train"), 2, batch) for encoding in ("reference", "exact")}
+    kept = {encoding: teacher_work(models, Case(2, encoding, "train", "run"), batch, least=False) for encoding in once}
+    layer = models.layer_shape()
+    assert kept["reference"] == once["reference"]
+    assert once["exact"].linear - kept["exact"].linear == 62 * (2 * layer.key_value + layer.others)  # of two layers
 
 
 def test_hooks_see_the_tokens_that_are_predicted(models, workload):
