@@ -89,11 +89,11 @@ def inline_svg(svg: str, name: str, description: str) -> str:
     svg = re.sub("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub("<[^>]+>", lambda tag: re.sub(r"\.0\b|(\.\d)\d+\b", _tenth, tag[0]), re.sub(r"\s*\n\s*", " ", svg))
     svg = re.sub(r' transform="rotate\(-0[^"]*"', "", svg.replace("#000000", "currentColor").replace("xlink:href", "href"))
-    prefix, used = f"f{zlib.crc32(name.encode()):x}-", dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    prefix, used = f"f{_short(name)}-", dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     short = {name: f"{prefix}{number}" for number, name in enumerate(used)}
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{short[found[1]]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(href="#|url\(#)([^")]+)', lambda found: found[1] + short[found[2]], svg)
-    classes = {style: f"s{zlib.crc32(style.encode()):x}" for style in re.findall(r'style="([^"]+)"', svg)}
+    classes = {style: f"s{_short(style)}" for style in re.findall(r'style="([^"]+)"', svg)}
     svg = re.sub(r'style="([^"]+)"', lambda found: f'class="{classes[found[1]]}"', svg)
     css = "".join(f".{name}{{{style}}}" for style, name in classes.items()).replace(
         "'DejaVu Sans', 'Arial', sans-serif", "inherit"
@@ -104,6 +104,11 @@ def inline_svg(svg: str, name: str, description: str) -> str:
 
 def _tenth(decimals: re.Match) -> str:
     return (decimals[1] or "").removesuffix(".0")
+
+
+def _short(text: str) -> str:
+    """Five letters that stand for a text; a page has thousands of them, of a hundred texts."""
+    return f"{zlib.crc32(text.encode()) & 0xFFFFF:05x}"
 
 
 def _without_bare_groups(svg: str) -> str:

@@ -17,8 +17,8 @@ for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
-def load(directory, device="auto"):
+def load(directory, device="auto", precision="fp32"):
     """A trained model, ready to recommend: see `slmrec.recommendation.load`, which is imported when it is asked for."""
     from slmrec.recommendation import load as load_model
 
-    return load_model(directory, device)
+    return load_model(directory, device, precision)

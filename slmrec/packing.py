@@ -12,6 +12,8 @@ import torch
 
 from slmrec.ragged import indices, row_numbers
 
+FEW = 4  # rows of the usual width, up to which it is fitted to what they hold
+
 
 @dataclass
 class Packing:
@@ -62,6 +64,19 @@ def pack_rows(lengths: np.ndarray | torch.Tensor, width: int, device: torch.devi
     segment[slot] = token_row
     last = np.maximum(starts + lengths - 1, 0)
     return Packing(*(torch.from_numpy(array).to(device) for array in (slot, segment.reshape(num_rows, width), last)))
+
+
+def fitting_width(lengths: np.ndarray, width: int) -> int:
+    """The width for `pack_rows`: `width`, or for few rows a narrower one that leaves fewer slots empty; at least the longest row.
+
+    Many rows fill any width; few of them, as when one user asks, would leave the half of it empty.
+    """
+    total, longest = int(lengths.sum()), int(lengths.max(initial=1))
+    if total > FEW * width or longest >= width:
+        return max(width, longest)
+    even = [-(-total // number) for number in range(1, 2 * FEW)]
+    widths = {width, *(one for one in even if longest <= one <= width), *range(longest, width + 1, longest)}
+    return min(widths, key=lambda one: (_first_fit(lengths, one)[1] * one, -one))
 
 
 def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, int]:

@@ -351,13 +351,17 @@ class Model:
             return self.recommender.encode({name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()})
 
 
-def load(directory: str | Path, device: str = "auto") -> Model:
+def load(directory: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
     """Open the directory of any trained model of this repository (encoder, teacher or student) for use.
+
+    Args:
+        precision: "fp32", which is what `evaluate.py` ranks with, or for an E-LLMRec "bf16".
 
     Raises InputError when it is none.
     """
+    one_of("precision", precision, ("fp32", "bf16"))
     chosen = pick_device(device)
-    return Model(load_recommender(directory, chosen).answering(), load_catalogue(directory), chosen)
+    return Model(load_recommender(directory, chosen).answering(precision), load_catalogue(directory), chosen)
 
 
 def _pairs(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

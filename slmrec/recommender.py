@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from slmrec.errors import InputError
+
 # Up to this many times more items than candidates, one product with the whole catalogue is cheaper than gathering the
 # candidates' vectors (memory traffic, not arithmetic, is what gathering costs).
 DENSE_SCORE_FACTOR = 64
@@ -42,8 +44,13 @@ class Recommender(nn.Module):
             return self.score_all(users).gather(1, candidates)
         return torch.bmm(items[candidates], users.unsqueeze(2)).squeeze(2)
 
-    def answering(self) -> Recommender:
-        """The same model for answering alone, faster where something can be kept; its weights must not change afterwards."""
+    def answering(self, precision: str = "fp32") -> Recommender:
+        """The same model for answering alone, faster where something can be kept; its weights must not change afterwards.
+
+        Raises InputError for another precision than fp32 where the model has none.
+        """
+        if precision != "fp32":
+            raise InputError(f"--precision {precision}: of all models E4SRec and SLMRec alone answer in it")
         return self
 
     def floats_per_row(self, num_candidates: int, num_scores: int) -> int:

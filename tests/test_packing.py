@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from slmrec.packing import pack_rows
+from slmrec.packing import fitting_width, pack_rows
 
 
 def test_by_hand():
@@ -61,6 +61,30 @@ def test_mask_by_brute_force(seed):
 def test_a_row_of_the_full_width_fills_a_packed_row():
     packing = pack_rows(np.array([4, 4, 1]), 4)
     assert packing.segment.tolist() == [[0, 0, 0, 0], [1, 1, 1, 1], [2, -1, -1, -1]]
+
+
+@pytest.mark.parametrize(
+    "lengths, width",
+    [
+        ([12], 12),  # one history costs its own tokens
+        ([12, 20], 32),
+        ([37, 37, 37], 37),  # 111 slots; two rows of 74 would be 148
+        ([30] * 4, 60),  # as many slots as four rows of 30, with half the copies of what they share
+        ([15] * 7, 15),
+        ([110, 3], 110),  # longer than the usual width
+        ([7] * 100, 96),  # many rows fill any width
+        ([0], 1),
+    ],
+)
+def test_few_rows_get_a_width_that_they_fill(lengths, width):
+    assert fitting_width(np.array(lengths), 96) == width
+    assert pack_rows(np.array(lengths), width).segment.shape[1] == width
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fitted_rows_never_need_more_slots(seed):
+    lengths = random_lengths(seed)
+    assert pack_rows(lengths, fitting_width(lengths, 24)).segment.numel() <= pack_rows(lengths, 24).segment.numel()
 
 
 def test_a_row_that_is_too_long():

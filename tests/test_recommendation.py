@@ -181,6 +181,15 @@ def test_the_command_line_answers_one_history(models, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith("u3")
 
 
+def test_bf16_answers_nearly_alike(models, capsys):
+    exact, low = (slmrec.load(models["e4srec"], "cpu", precision).recommend(["i1", "i2"], k=5) for precision in ("fp32", "bf16"))
+    assert [item.score for item in low] == pytest.approx([item.score for item in exact], abs=0.05) and low != exact
+    recommend.main(["--model", str(models["e4srec"]), "--history", "i1,i2", "--k", "1", "--precision", "bf16", "--device", "cpu"])
+    assert low.items[0].item in capsys.readouterr().out
+    with pytest.raises(InputError, match="--precision fp16: choose one of fp32, bf16"):
+        slmrec.load(models["e4srec"], "cpu", "fp16")
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -190,6 +199,7 @@ def test_the_command_line_answers_one_history(models, capsys):
         (["--users", "all", "--output", "x.xlsx"], "must end in"),
         (["--users", "nobody"], "'nobody' is not a user"),
         (["--history", "i1", "--k", "0"], "--k 0"),
+        (["--history", "i1", "--precision", "bf16"], "E4SRec and SLMRec alone answer in it"),
     ],
 )
 def test_what_cannot_be_asked(models, flags, message):

@@ -88,8 +88,8 @@ def e4srec(layers: int, arguments: StepArguments) -> Step:
 
 
 def ranking(arguments: StepArguments) -> Step:
-    model = models(arguments).answering(8, arguments.precision)
-    dataset = first_users(load_dataset(arguments.data), arguments.users)
+    model, dataset = models(arguments).recommender(8), first_users(load_dataset(arguments.data), arguments.users)
+    model.encoding = "exact"
 
     def rank(_: int) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slmrec.llm.encoding import packed_width
-from slmrec.packing import pack_rows
+from slmrec.llm.encoding import PACKED_WIDTH
+from slmrec.packing import fitting_width, pack_rows
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class RowShape:
 def count_tokens(lengths: np.ndarray, shape: RowShape, kept: bool = False) -> Tokens:
     """Tokens of a batch with histories of `lengths` [B]; `kept`: the prompt's keys and values are there already."""
     totals = lengths + shape.after
-    width = packed_width(totals)
+    width = fitting_width(totals, PACKED_WIDTH)
     packing = pack_rows(totals, width)
     packed_rows, prompt = len(packing.segment), 0 if kept else shape.before
     return Tokens(

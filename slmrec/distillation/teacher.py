@@ -45,7 +45,8 @@ class Teacher(Protocol):
 class FrozenTeacher:
     """Offline distillation (Section 3): a trained teacher in eval mode that never gets a gradient.
 
-    It is not a module of the student, so it is neither trained nor saved with it. Its prompt is computed once for all batches.
+    It is not a module of the student, so it is neither trained nor saved with it. With exact encoding its prompt is computed once
+    for all batches.
     """
 
     learns = False

@@ -50,7 +50,6 @@ class HistoryEncoder(nn.Module):
         decoder = plain_backbone(model.backbone)
         require_exact_support(decoder.config)
         _require_plain_attention(decoder.config, len(model.prompt.before) + model.max_length + len(model.prompt.after))
-        decoder.config._attn_implementation = "eager"  # plain products and a softmax, which every runtime has
         self.model, self.decoder, self.keep_prompt = model.eval(), decoder, keep_prompt
         if keep_prompt:
             self._keep_prompt()

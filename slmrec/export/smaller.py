@@ -53,28 +53,11 @@ def size_on_disk(model: Recommender) -> int:
     """Bytes of everything that answering needs, the item table included, as torch.save or ONNX writes it."""
     if isinstance(model, OnnxRecommender):
         return model.graph_bytes
-    inner = model.model if isinstance(model, LowPrecision) else model
-    assert isinstance(inner, EllmRecommender)
+    assert isinstance(model, EllmRecommender)
     stream = io.BytesIO()
-    parts = {"decoder": plain_backbone(inner.backbone).state_dict(), "heads": inner.heads().state_dict()}
-    torch.save(parts | {"items": inner.item_matrix()}, stream)
+    parts = {"decoder": plain_backbone(model.backbone).state_dict(), "heads": model.heads().state_dict()}
+    torch.save(parts | {"items": model.item_matrix()}, stream)
     return stream.getbuffer().nbytes
-
-
-class LowPrecision(Recommender):
-    """A model whose decoder holds bfloat16 weights, and computes in it."""
-
-    def __init__(self, model: EllmRecommender):
-        super().__init__()
-        plain_backbone(model.backbone).to(torch.bfloat16)
-        self.model, self.max_length = model, model.max_length
-
-    def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        with torch.autocast(batch["lengths"].device.type, torch.bfloat16):
-            return self.model.encode(batch)
-
-    def item_matrix(self) -> torch.Tensor:
-        return self.model.item_matrix()
 
 
 class OnnxRecommender(Recommender):
@@ -173,7 +156,7 @@ def linear_layers(model: EllmRecommender) -> list[nn.Linear]:
 
 KINDS: dict[str, Callable[[EllmRecommender], Recommender]] = {
     "fp32": lambda model: model,
-    "bf16": LowPrecision,
+    "bf16": lambda model: model.answering("bf16"),
     "int8": int8,
     "int8_dynamic": int8_dynamic,
     "int4": int4,

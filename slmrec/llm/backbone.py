@@ -147,6 +147,13 @@ def merge_adapters(backbone: nn.Module) -> nn.Module:
     return backbone.merge_and_unload()
 
 
+def in_bfloat16(backbone: nn.Module) -> nn.Module:
+    """The decoder with weights in bfloat16. What is computed from positions stays float32: angles must not be rounded."""
+    for weight in backbone.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    return backbone
+
+
 def require_layers_named(config: PretrainedConfig, target_modules: list[str]) -> None:
     """Raises InputError unless every name is that of a linear layer; peft itself is content when one of them is."""
     with torch.device("meta"), opening(config.name_or_path, "--base_model", "no model can be made by its config.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,8 +11,10 @@ import torch
 from torch import nn
 
 from slmrec.catalogue_loss import ItemLoss, catalogue_cross_entropy
-from slmrec.llm.backbone import merge_adapters, plain_backbone
+from slmrec.errors import InputError
+from slmrec.llm.backbone import in_bfloat16, merge_adapters, plain_backbone
 from slmrec.llm.encoding import ATTENTION, PromptedRows, States, exact_states, prompt_memory, reference_states
+from slmrec.llm.four_bits import how_read
 from slmrec.llm.prompt import Prompt
 from slmrec.recommender import Recommender
 
@@ -76,7 +79,8 @@ class EllmRecommender(Recommender):
 
     Attributes:
         final: its weights do not change any more, so the prompt's keys and values are kept from the next forward pass on.
-        memory: they, as `prompt_memory` gives them; None before.
+        low: it answers in bfloat16.
+        memory: they, as `prompt_memory` gives them, in the precision that was asked for last; None before.
     """
 
     text_vectors: torch.Tensor
@@ -105,7 +109,7 @@ class EllmRecommender(Recommender):
         size = item_embeddings.shape[1]
         self.max_length, self.targets, self.encoding, self.prompt = max_length, targets, encoding, prompt
         self.backbone = backbone
-        self.recompute, self.final = False, False
+        self.recompute, self.final, self.low = False, False, False
         self.item_projection = nn.Linear(size, hidden_size)
         self.item_dropout = nn.Dropout(item_dropout)
         self.user_projection = nn.Linear(hidden_size, size, bias=False)
@@ -169,7 +173,7 @@ class EllmRecommender(Recommender):
         wanted = {*layers, *supervised, self.num_layers} | ({ATTENTION} if attention else set())
         decoder, options = plain_backbone(self.backbone), {}
         if self.encoding == "exact":
-            if self.final and self.memory is None:
+            if self.final and (self.memory is None or self.memory.dtype != rows.items.dtype):
                 self.memory = prompt_memory(decoder, rows)
             options = {"recompute": self.recompute and self.training, "memory": self.memory}
         states = ENCODINGS[self.encoding](decoder, rows, wanted, **options)
@@ -194,6 +198,11 @@ class EllmRecommender(Recommender):
             read=read or ("all" if self.targets == "all" else "last"),
         )
 
+    def train(self, mode: bool = True) -> EllmRecommender:
+        if mode:
+            self.final, self.memory = False, None
+        return super().train(mode)
+
     def recompute_activations(self) -> None:
         """From here on the backward pass computes what is inside each layer once more: gradient checkpointing."""
         self.recompute = True
@@ -215,17 +224,24 @@ class EllmRecommender(Recommender):
             return projection(states.float())
 
     def encode(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self(batch, read="last").users
+        with torch.autocast(self.before.device.type, torch.bfloat16) if self.low else nullcontext():
+            return self(batch, read="last").users
 
     def item_matrix(self) -> torch.Tensor:
         return self.item_embeddings
 
-    def answering(self) -> Recommender:
-        """Adapters are merged, and the prompt's keys and values kept. The reference encoding stays the plain definition."""
+    def answering(self, precision: str = "fp32") -> Recommender:
+        """Adapters are merged, and the prompt's keys and values kept. The reference encoding stays the plain definition.
+
+        With the precision bf16 the decoder's weights and products are in bfloat16; user vectors and items stay float32.
+        """
+        self.eval()
+        if precision == "bf16" and how_read(plain_backbone(self.backbone)):
+            raise InputError(f"--precision {precision}: the model was read in 4 bits, and its products have their precision")
         if self.encoding == "exact":
-            self.eval()
-            self.backbone = merge_adapters(self.backbone)
-            self.final = True
+            self.backbone, self.final = merge_adapters(self.backbone), True
+        if precision == "bf16":
+            self.backbone, self.low = in_bfloat16(self.backbone), True
         return self
 
 

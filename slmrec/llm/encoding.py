@@ -28,12 +28,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
 from slmrec.errors import InputError
-from slmrec.packing import Packing, pack_rows
+from slmrec.packing import Packing, fitting_width, pack_rows
 from slmrec.ragged import places, row_starts, spread
 
 EXACT_MODEL_TYPES = ("llama", "mistral", "qwen2")  # decoders whose layers have LLaMA's structure
 PACKED_WIDTH = 96  # slots: 95% full with rows of 7 to 37 tokens, and narrow enough that masked attention costs little
-
 ATTENTION = "attention"  # may be asked for beside the layers: the last layer's attention weights
 States = dict[int | str, torch.Tensor]
 DecoderLayer = Any  # each model family has a class of its own, with the same parts by the same names
@@ -111,7 +110,7 @@ class SharedPrompt:
         if self.prompt is None:
             self.prompt = keys, values
             return keys, values
-        prompt_keys, prompt_values = (part.to(keys.dtype).expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
+        prompt_keys, prompt_values = (part.expand(keys.shape[0], -1, -1, -1) for part in self.prompt)
         return torch.cat([prompt_keys, keys], dim=2), torch.cat([prompt_values, values], dim=2)
 
 
@@ -269,7 +268,7 @@ def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
     """Lay items and closing tokens of every row into packed rows; returns hidden [R, W, d] and position ids [R, W] as well."""
     lengths, closing = rows.lengths, len(rows.after)
     totals = lengths + closing
-    packing = pack_rows(totals, packed_width(totals), rows.items.device)
+    packing = pack_rows(totals, fitting_width(totals, PACKED_WIDTH), rows.items.device)
     starts = row_starts(totals)  # [B] where a row begins among all tokens in row order
     from_start = places(lengths)  # [T]
     item_token = spread(starts, lengths) + from_start  # [T]
@@ -281,11 +280,6 @@ def _pack(rows: PromptedRows) -> tuple[Packing, torch.Tensor, torch.Tensor]:
     closing_positions = np.tile(first + np.arange(closing), len(lengths))
     positions = np.concatenate([first - spread(lengths, lengths) + from_start, closing_positions])
     return packing, _scatter(vectors, slots, packing), _scatter(torch.from_numpy(positions).to(slots.device), slots, packing)
-
-
-def packed_width(totals: np.ndarray) -> int:
-    """Slots of a packed row for rows of so many tokens int64 [B]: few rows do not fill one of the usual width."""
-    return max(min(PACKED_WIDTH, int(totals.sum())), int(totals.max(initial=1)))
 
 
 def _scatter(tokens: torch.Tensor, slots: torch.Tensor, packing: Packing) -> torch.Tensor:

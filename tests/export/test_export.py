@@ -40,6 +40,7 @@ def test_the_graph_equals_the_model(make_recommender, targets, closing, keep_pro
         torch.testing.assert_close(graph(left_padded(HISTORIES)), expected, atol=1e-4, rtol=1e-4)
         alone = torch.cat([graph(torch.tensor([one])) for one in HISTORIES])
         torch.testing.assert_close(alone, expected, atol=1e-4, rtol=1e-4)
+    assert torch.allclose(users_of(model, HISTORIES), expected, atol=1e-5)  # the model stays what it was
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from slmrec.errors import InputError
 from slmrec.evaluation.protocol import evaluate_recommender
 from slmrec.llm.backbone import plain_backbone
 from slmrec.llm.ellmrec import ENCODINGS, EllmRecommender, next_item_objective
-from slmrec.llm.encoding import PACKED_WIDTH, PromptedRows, exact_states, reference_states
+from slmrec.llm.encoding import PromptedRows, exact_states, reference_states
 from slmrec.llm.prompt import Prompt
 
 MIXED = [5, 1, 30, 7, 0, 13, 2, 29, 6, 0, 30, 3]
@@ -215,7 +215,7 @@ def answers_alike(model, *batches):
     for batch, users in zip(batches, expected, strict=True):
         torch.testing.assert_close(ready.encode(batch), users, atol=1e-5, rtol=0)
         tokens = int(batch["lengths"].sum()) + len(batch["lengths"]) * len(model.after)
-        assert seen.pop() == tokens if tokens <= PACKED_WIDTH else seen.pop() % PACKED_WIDTH == 0
+        assert seen.pop() <= 1.4 * tokens  # without the prompt, and nearly without empty slots
     assert not seen
 
 
@@ -230,6 +230,29 @@ def test_answering_equals_reference_for_few_and_many_histories(make_recommender,
     many = [length for length in 3 * MIXED if length or closing]
     answers_alike(model, *[make_batch(lengths) for lengths in ([4], [1, 3], [30, 1, 30], [3] * 50, many)])
     assert not isinstance(model.backbone, PeftModel) and not model.training  # adapters are merged
+
+
+@torch.no_grad()
+def test_histories_longer_than_a_packed_row(make_recommender, make_batch):
+    model = make_recommender(3, lora=True)
+    model.max_length = 120
+    answers_alike(model, make_batch([110]), make_batch([120, 97, 3]))
+
+
+@torch.no_grad()
+def test_what_only_answers_keeps_its_prompt_in_the_precision_that_is_asked_for(make_recommender, make_batch):
+    """Until it is trained again: then the prompt is computed for every batch, with the weights of the day."""
+    model, batch = make_recommender(3), make_batch([4, 9])
+    expected = model.answering().encode(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model.encode(batch)
+        assert model.memory.dtype == torch.bfloat16 and not torch.equal(low, expected)
+    assert torch.equal(model.encode(batch), expected) and model.memory.dtype == torch.float32
+    for weight in model.train().backbone.parameters():
+        weight.mul_(1.5)
+    changed = model.encode(batch)
+    assert not model.final and not torch.allclose(changed, expected, rtol=0.01)
+    torch.testing.assert_close(model.answering().encode(batch), changed, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

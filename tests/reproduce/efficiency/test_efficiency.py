@@ -70,9 +70,9 @@ def test_tokens_by_hand():
     tokens = work.count_tokens(np.array([5, 30, 25, 20]), work.RowShape(before=62, after=7, max_length=30))
     assert tokens.reference == 4 * 99
     assert tokens.minimum == 62 + (12 + 37 + 32 + 27)
-    # 37 + 32 + 27 fill the first row of 96 slots with three queries, 12 stand in the second
-    assert (tokens.packed_rows, tokens.width, tokens.queries) == (2, 96, 3)
-    assert tokens.exact == 62 + 2 * 96
+    # 37 + 32 stand in the first row of twice 37 slots, 27 + 12 in the second, each with two queries
+    assert (tokens.packed_rows, tokens.width, tokens.queries) == (2, 74, 2)
+    assert tokens.exact == 62 + 2 * 74
     kept = work.count_tokens(np.array([5]), work.RowShape(before=62, after=7, max_length=30), kept=True)
     assert (kept.prompt, kept.exact, kept.minimum, kept.width) == (0, 12, 12, 12)  # one history costs its own tokens
 
