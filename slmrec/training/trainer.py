@@ -26,7 +26,7 @@ from slmrec.evaluation.protocol import NotFiniteError, evaluate_recommender
 from slmrec.llm.ellmrec import EllmModel, ForwardPass
 from slmrec.llm.model_directory import restore_weights, save_weights
 from slmrec.llm.sharding import data_parallel, shards_weights
-from slmrec.progress import Counter
+from slmrec.progress import Counter, say
 from slmrec.runtime import pick_device
 from slmrec.training.arguments import LlmTrainingArguments
 from slmrec.training.divergence import LossWatch
@@ -90,6 +90,12 @@ class ShowAndLog(TrainerCallback):
         counter = Counter("training", state.max_steps, initial=state.global_step, unit="steps")
         self.log, self.counter = self._open.enter_context(log), self._open.enter_context(counter)
         self.best = (state.best_metric or 0.0, state.best_global_step)
+        if state.max_steps < args.warmup_steps:
+            reached = args.learning_rate * state.max_steps / args.warmup_steps
+            say(
+                f"all {state.max_steps} steps are warm-up (--warmup_steps {args.warmup_steps:g}): the learning rate never passes "
+                f"{reached:.2g}; more epochs or smaller batches give more steps"
+            )
         self.show()
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -163,6 +163,13 @@ def test_seconds_add_up_over_a_kill(flags, tmp_path, monkeypatch):
     assert 0 < before < after < read_json(tmp_path / "run" / "metrics.json")["train_seconds"]
 
 
+@pytest.mark.parametrize("warmup, said", [(3, False), (60, True)])
+def test_a_run_that_is_all_warm_up_is_named(tiny_flags, tmp_path, capsys, warmup, said):
+    finetune.main(tiny_flags(max_steps=3, warmup_steps=warmup, learning_rate=0.02, output_dir=tmp_path / "run"))
+    line = "all 3 steps are warm-up (--warmup_steps 60): the learning rate never passes 0.001;"
+    assert (line in capsys.readouterr().out) == said
+
+
 def test_a_kill_before_the_first_checkpoint_starts_afresh(flags, tmp_path, capsys, whole):
     with interrupted("training_step", 3):
         finetune.main(flags())
