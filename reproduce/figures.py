@@ -74,6 +74,8 @@ def save(picture: Picture, stem: Path) -> str:
     """Write `stem`.png and `stem`.svg; returns the SVG without a background."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     stream = io.StringIO()
+    for panel in picture.figure.axes:
+        panel.tick_params(grid_clip_on=False)  # a grid ends where the panel does; a clip for each line would be most of the file
     with matplotlib.rc_context(STYLE):
         picture.figure.savefig(f"{stem}.png", dpi=110, metadata={"Software": None})
         picture.figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
@@ -99,7 +101,8 @@ def inline_svg(svg: str, name: str, description: str) -> str:
         "'DejaVu Sans', 'Arial', sans-serif", "inherit"
     )
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).replace("</svg>", f"<style>{css}</style></svg>")
-    return _without_bare_groups(re.sub("> <|<defs> ?</defs>|<g/>", lambda found: "><" * (found[0] == "> <"), svg.strip()))
+    svg = re.sub("> <|<defs> ?</defs>|<g/>", lambda found: "><" * (found[0] == "> <"), svg.strip())
+    return _clipped_together(_without_bare_groups(svg))
 
 
 def _tenth(decimals: re.Match) -> str:
@@ -122,6 +125,13 @@ def _without_bare_groups(svg: str) -> str:
         return "" if groups.pop() else tag[0]
 
     return re.sub("<g>|<g [^>]*[^/>]>|</g>", kept, svg)
+
+
+def _clipped_together(svg: str) -> str:
+    """Neighbours that are clipped alike become a group that is."""
+    clip = r'<path (?:(?!transform=)[^<>])*?clip-path="{}"(?:(?!transform=)[^<>])*/>'
+    run = re.compile(clip.format('([^"]+)') + f"(?:{clip.format(chr(92) + '1')})+")
+    return run.sub(lambda found: f'<g clip-path="{found[1]}">' + found[0].replace(f' clip-path="{found[1]}"', "") + "</g>", svg)
 
 
 def panels(summary: dict, rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

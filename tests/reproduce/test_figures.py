@@ -179,6 +179,17 @@ def test_the_pages_figure_is_smaller_whole_and_in_the_pages_colours(tmp_path):
     assert '"M 1.2 -20.9"' in figures.inline_svg('<svg ><path d="M 1.234567 -20.999999"/><text>0.125</text></svg>', "x", "")
 
 
+def test_neighbours_that_are_clipped_alike_are_one_group():
+    path = '<path d="M {0} 0" {1}clip-path="url(#{2})"/>'
+    turned = path.format(5, 'transform="scale(2)" ', "a")  # its clip is turned along, so it stays its own
+    clipped = "".join([*(path.format(*one) for one in ((1, "", "a"), (2, "", "a"), (3, "", "b"), (4, "", "a"))), turned])
+    small = figures.inline_svg(f'<svg ><clipPath id="a"/><clipPath id="b"/>{clipped}</svg>', "x", "")
+    assert re.sub("f[0-9a-f]{5}-", "", small).endswith(
+        '<g clip-path="url(#0)"><path d="M 1 0"/><path d="M 2 0"/></g><path d="M 3 0" clip-path="url(#1)"/>'
+        '<path d="M 4 0" clip-path="url(#0)"/><path d="M 5 0" transform="scale(2)" clip-path="url(#0)"/><style></style></svg>'
+    )
+
+
 def test_models_without_a_common_seed_have_no_difference():
     summary = model_summary("main")
     summary["models"][0]["runs"] = summary["models"][0]["runs"][1:]  # seed 1 alone, where the student has seed 0
