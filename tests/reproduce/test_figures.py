@@ -176,7 +176,7 @@ def test_the_pages_figure_is_smaller_whole_and_in_the_pages_colours(tmp_path):
     used = re.findall(r'(?:href="#|url\(#)([^")]+)', small)
     assert used and set(used) == set(re.findall(r' id="([^"]+)"', small))
     assert not set(used) & set(re.findall(r' id="([^"]+)"', figures.inline_svg(svg, "y", "")))
-    assert '"M 1.2 -20.9"' in figures.inline_svg('<svg ><path d="M 1.234567 -20.999999"/><text>0.125</text></svg>', "x", "")
+    assert '"M1.2 -20.9"' in figures.inline_svg('<svg ><path d="M 1.234567 -20.999999"/><text>0.125</text></svg>', "x", "")
 
 
 def test_neighbours_that_are_clipped_alike_are_one_group():
@@ -185,8 +185,8 @@ def test_neighbours_that_are_clipped_alike_are_one_group():
     clipped = "".join([*(path.format(*one) for one in ((1, "", "a"), (2, "", "a"), (3, "", "b"), (4, "", "a"))), turned])
     small = figures.inline_svg(f'<svg ><clipPath id="a"/><clipPath id="b"/>{clipped}</svg>', "x", "")
     assert re.sub("f[0-9a-f]{5}-", "", small).endswith(
-        '<g clip-path="url(#0)"><path d="M 1 0"/><path d="M 2 0"/></g><path d="M 3 0" clip-path="url(#1)"/>'
-        '<path d="M 4 0" clip-path="url(#0)"/><path d="M 5 0" transform="scale(2)" clip-path="url(#0)"/><style></style></svg>'
+        '<g clip-path="url(#0)"><path d="M1 0"/><path d="M2 0"/></g><path d="M3 0" clip-path="url(#1)"/>'
+        '<path d="M4 0" clip-path="url(#0)"/><path d="M5 0" transform="scale(2)" clip-path="url(#0)"/><style></style></svg>'
     )
 
 
