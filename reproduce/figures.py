@@ -101,9 +101,15 @@ def inline_svg(svg: str, name: str, description: str) -> str:
         "'DejaVu Sans', 'Arial', sans-serif", "inherit"
     )
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{description}" ', 1).replace("</svg>", f"<style>{css}</style></svg>")
-    svg = re.sub(' d="[^"]*"', lambda path: re.sub(" ?([A-Za-z]) ", r"\1", path[0][4:-1]).strip().join((' d="', '"')), svg)
+    svg = re.sub(' d="([^"]*)"', _tight, svg)
     svg = re.sub("> <|<defs> ?</defs>|<g/>", lambda found: "><" * (found[0] == "> <"), svg.strip())
     return _clipped_together(_without_bare_groups(svg))
+
+
+def _tight(path: re.Match) -> str:
+    """A path without the spaces beside its letters, which no reader needs."""
+    commands = re.sub(" ?([A-Za-z]) ", r"\1", path[1])
+    return f' d="{commands.strip()}"'
 
 
 def _tenth(decimals: re.Match) -> str:

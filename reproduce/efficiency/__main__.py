@@ -26,7 +26,7 @@ import torch
 
 from reproduce.efficiency import paper_tables, speedups
 from reproduce.efficiency.arguments import BenchmarkArguments
-from reproduce.efficiency.cases import Case, Models, shaped_like_base_model
+from reproduce.efficiency.cases import SLMREC_ENCODING, Case, Models, shaped_like_base_model
 from reproduce.efficiency.environment import environment
 from reproduce.efficiency.memory import peak_memory
 from reproduce.efficiency.openp5_hours import OpenP5Costs, openp5_costs
@@ -118,7 +118,7 @@ def memory_cases(arguments: BenchmarkArguments) -> dict[str, Case | None]:
         cases |= {f"E4SRec_{layers} reference {mode}": Case(layers, "reference", mode) for layers in depths}
         cases[f"E4SRec_{arguments.num_layers} exact {mode}"] = Case(arguments.num_layers, "exact", mode)
         cases[f"{slmrec} reference {mode}"] = Case(student, "reference", mode, "run")
-        cases[f"{slmrec} exact {mode}"] = Case(student, "exact" if mode == "train" else "answering", mode, "run")
+        cases[f"{slmrec} exact {mode}"] = Case(student, SLMREC_ENCODING[mode], mode, "run")
     return cases | {"loss alone, training": None}
 
 

@@ -25,6 +25,8 @@ BEFORE, AFTER = 62, 7  # prompt tokens with LLaMA's tokenizer; which ones they a
 EMBEDDING_SIZE = 128  # d0 (paper, Section 5.1)
 LORA_TARGETS = ["gate_proj", "up_proj", "down_proj"]
 
+SLMREC_ENCODING = {"forward": "answering", "train": "exact"}  # of the student, by the mode of its case
+
 Step = Callable[[Batch], None]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reproduce.efficiency import work
-from reproduce.efficiency.cases import EMBEDDING_SIZE, Case, Models
+from reproduce.efficiency.cases import EMBEDDING_SIZE, SLMREC_ENCODING, Case, Models
 from reproduce.efficiency.timing import DTYPES, Seconds, in_turn, matrix_product_rate, median_ratio
 from reproduce.efficiency.workload import Workload
 from slmrec.data.batches import Batch
@@ -50,7 +50,7 @@ def compare_models(models: Models, workload: Workload, repeats: int) -> dict:
     for mode, split in (("forward", "test"), ("train", "train")):
         cases = {base: Case(arguments.e4srec_layers, "reference", mode)}
         cases[f"{student} reference"] = Case(layers, "reference", mode, "run")
-        cases[f"{student} exact"] = Case(layers, "exact" if mode == "train" else "answering", mode, "run")
+        cases[f"{student} exact"] = Case(layers, SLMREC_ENCODING[mode], mode, "run")
         if mode == "train":
             cases[f"{student} exact, cached teacher"] = Case(layers, "exact", mode, "cached")
         batches = _batches(models, workload, mode, split)

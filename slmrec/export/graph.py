@@ -17,24 +17,8 @@ from slmrec.data.dataset import PAD
 from slmrec.errors import InputError
 from slmrec.llm.backbone import merge_adapters, plain_backbone
 from slmrec.llm.ellmrec import EllmRecommender
-from slmrec.llm.encoding import attention_window, require_exact_support
+from slmrec.llm.encoding import SharedPrompt, attention_window, prompt_memory, require_exact_support
 from slmrec.llm.four_bits import how_read
-
-
-class KeptPrompt:
-    """Stands where a decoder layer expects its cache: puts the prompt's keys and values before those of the rows."""
-
-    def __init__(self, keys: torch.Tensor | None = None, values: torch.Tensor | None = None):
-        self.keys, self.values = keys, values
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *_) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, H, L + S, d1 / H] behind the kept ones [1, H, P, d1 / H]; nothing is kept yet: these are."""
-        if self.keys is None or self.values is None:
-            self.keys, self.values = keys, values
-            return keys, values
-        kept = (part.expand(keys.shape[0], -1, -1, -1) for part in (self.keys, self.values))
-        first, second = (torch.cat(pair, dim=2) for pair in zip(kept, (keys, values)))
-        return first, second
 
 
 class HistoryEncoder(nn.Module):
@@ -52,18 +36,9 @@ class HistoryEncoder(nn.Module):
         _require_plain_attention(decoder.config, len(model.prompt.before) + model.max_length + len(model.prompt.after))
         self.model, self.decoder, self.keep_prompt = model.eval(), decoder, keep_prompt
         if keep_prompt:
-            self._keep_prompt()
-
-    @torch.no_grad()
-    def _keep_prompt(self) -> None:
-        hidden = self.decoder.get_input_embeddings()(self.model.before).unsqueeze(0)  # [1, P, d1]
-        rope = self.decoder.rotary_emb(hidden, torch.arange(hidden.shape[1]).unsqueeze(0))
-        mask = torch.full((hidden.shape[1],) * 2, torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)
-        for number, layer in enumerate(self.decoder.layers):
-            kept = KeptPrompt()
-            hidden = layer(hidden, position_embeddings=rope, past_key_values=kept, attention_mask=mask[None, None])
-            self.register_buffer(f"prompt_keys_{number}", kept.keys)
-            self.register_buffer(f"prompt_values_{number}", kept.values)
+            nothing = {name: torch.zeros(0, dtype=torch.int64, device=model.before.device) for name in ("history", "lengths")}
+            for number, memory in enumerate(prompt_memory(decoder, model.prompted_rows(nothing, read="last"))):
+                self.register_buffer(f"prompt_{number}", memory)
 
     def forward(self, history: torch.Tensor) -> torch.Tensor:
         decoder, model = self.decoder, self.model
@@ -83,9 +58,7 @@ class HistoryEncoder(nn.Module):
         rope = decoder.rotary_emb(hidden, positions.unsqueeze(0))
         mask = self._mask(seen, hidden)
         for number, layer in enumerate(decoder.layers):
-            kept = None
-            if self.keep_prompt:
-                kept = KeptPrompt(getattr(self, f"prompt_keys_{number}"), getattr(self, f"prompt_values_{number}"))
+            kept = SharedPrompt(getattr(self, f"prompt_{number}")) if self.keep_prompt else None
             hidden = layer(hidden, position_embeddings=rope, past_key_values=kept, attention_mask=mask)
         return model.user_projection(decoder.norm(hidden[:, -1]).float())
 

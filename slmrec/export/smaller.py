@@ -44,7 +44,7 @@ def smaller(model: EllmRecommender, kind: str) -> Recommender:
     if kind not in KINDS:
         raise InputError(f"{kind}: choose one of {', '.join(KINDS)}")
     try:
-        return KINDS[kind](model.eval().requires_grad_(False))
+        return KINDS[kind](model.answering().requires_grad_(False))
     except ModuleNotFoundError as error:
         raise InputError(f"{kind}: {error.name} is not installed: pip install -e '.[export,quantise]'") from None
 

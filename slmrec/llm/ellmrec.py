@@ -199,6 +199,7 @@ class EllmRecommender(Recommender):
         )
 
     def train(self, mode: bool = True) -> EllmRecommender:
+        """As any module's; weights that are trained again are final no longer, and the prompt is forgotten."""
         if mode:
             self.final, self.memory = False, None
         return super().train(mode)
@@ -230,7 +231,7 @@ class EllmRecommender(Recommender):
     def item_matrix(self) -> torch.Tensor:
         return self.item_embeddings
 
-    def answering(self, precision: str = "fp32") -> Recommender:
+    def answering(self, precision: str = "fp32") -> EllmRecommender:
         """Adapters are merged, and the prompt's keys and values kept. The reference encoding stays the plain definition.
 
         With the precision bf16 the decoder's weights and products are in bfloat16; user vectors and items stay float32.

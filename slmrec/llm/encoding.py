@@ -168,8 +168,8 @@ def exact_states(
         if number in layers:
             states[number] = take(hidden)
     if depth in layers:
-        shared = SharedPrompt() if memory is None else SharedPrompt(memory[-1])
-        if memory is None:
+        shared = SharedPrompt(None if memory is None else memory[-1])
+        if shared.prompt is None:
             _keep_prompt(layer, prompt, prompt_rope, shared)
         if ATTENTION in layers:
             states[ATTENTION] = take(_attention_weights(layer, hidden, rope, shared, mask).transpose(1, 2))
